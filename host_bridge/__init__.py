@@ -1,0 +1,1 @@
+"""The wire contract and the thin client: standard library and pyzmq only."""

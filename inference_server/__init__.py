@@ -1,0 +1,1 @@
+"""Everything that needs torch, OpenImageIO or numpy: the Faceplate server."""

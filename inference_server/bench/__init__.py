@@ -1,0 +1,1 @@
+"""`faceplate bench`: speed and memory, as ratios measured in one run."""

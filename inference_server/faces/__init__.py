@@ -1,0 +1,1 @@
+"""Faces in a shot: detection, landmarks, tracks, alignment, mattes."""

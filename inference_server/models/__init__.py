@@ -1,0 +1,1 @@
+"""Model cards, import of published checkpoints, and the safetensors store."""

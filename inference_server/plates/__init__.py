@@ -1,0 +1,1 @@
+"""Plates: sequences, image files, colour and the composite."""

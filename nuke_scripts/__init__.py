@@ -1,0 +1,1 @@
+"""What goes on NUKE_PATH."""

@@ -1,0 +1,1 @@
+"""Qt widgets of the Faceplate panel: PySide6, no numpy, no torch."""
