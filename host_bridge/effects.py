@@ -1,0 +1,210 @@
+"""OFX-style effect descriptors: what an effect is called, which clips it takes, which controls it has.
+
+Every host builds its controls from these (CLI flags, Nuke knobs, Qt widgets), and the server checks what a job
+sends against the same description. The vocabulary is OpenFX's, but hosts that load compiled `.ofx` bundles
+do not load Python: a descriptor is OFX-style, not an OFX plug-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from host_bridge.curves import Curve, Value
+from host_bridge.errors import EffectError, unknown_name
+
+PARAM_TYPES = ("double", "integer", "boolean", "choice", "string", "rgb", "double2d", "group", "pushbutton")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An input or output: `Source`, `Mask`, `Style`, `Output`."""
+
+    name: str
+    optional: bool = False
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Param:
+    """One control. `default` fits `type`; `choices` are stable names, shown in this order.
+
+    `minimum`/`maximum` bound what is accepted, `display_min`/`display_max` what a slider spans.
+    """
+
+    name: str
+    type: str
+    label: str
+    default: Value = 0.0
+    hint: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    display_min: float | None = None
+    display_max: float | None = None
+    choices: tuple[str, ...] = ()
+    animates: bool = True
+    parent: str = ""
+
+
+@dataclass(frozen=True)
+class EffectDescriptor:
+    """What an effect is. `kind` is `stylize` or `edit`; `context` values are OFX contexts.
+
+    `edits` names the attribute directions that an ordered `--edit name=strength` list may use, each a
+    `double` parameter at 0 = no change. `longest_step_s` is a bound on how long one
+    uninterruptible step takes at 1080p on two CPU cores; it bounds cancel and preview. A recurrent effect declares
+    `segment` (frames between restarts) and `preroll`.
+    """
+
+    identifier: str
+    label: str
+    version: str
+    kind: str
+    summary: str
+    group: str = "Faceplate"
+    contexts: tuple[str, ...] = ("filter", "general")
+    clips: tuple[Clip, ...] = (Clip("Source"), Clip("Mask", optional=True), Clip("Output"))
+    params: tuple[Param, ...] = ()
+    edits: tuple[Param, ...] = ()
+    composite: str = "replace"
+    temporal: bool = False
+    segment: int = 0
+    preroll: int = 0
+    longest_step_s: float = 2.0
+    licence: str = "Apache-2.0"
+    models: tuple[str, ...] = ()
+
+    def param(self, name: str) -> Param:
+        """The parameter of that name; EffectError (`effect.parameter`) naming the nearest otherwise."""
+        for param in self.params:
+            if param.name == name:
+                return param
+        raise unknown_name("effect.parameter", f"parameter of {self.identifier}", name, [p.name for p in self.params])
+
+    def edit(self, name: str) -> Param:
+        """The attribute direction of that name; EffectError (`effect.parameter`) otherwise."""
+        for param in self.edits:
+            if param.name == name:
+                return param
+        raise unknown_name("effect.parameter", f"edit of {self.identifier}", name, [p.name for p in self.edits])
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: _to_json(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One step of an ordered edit list: a direction and its strength over time."""
+
+    name: str
+    strength: Curve
+
+
+@dataclass(frozen=True)
+class EffectValues:
+    """An effect's parameters over a shot: every parameter has a curve, edits keep their order."""
+
+    params: Mapping[str, Curve] = field(default_factory=dict)
+    edits: tuple[Edit, ...] = ()
+
+    def at(self, frame: float) -> dict[str, Value]:
+        """Every parameter's value at `frame`."""
+        return {name: curve.at(frame) for name, curve in self.params.items()}
+
+    def edits_at(self, frame: float) -> tuple[tuple[str, float], ...]:
+        """(direction, strength) in order at `frame`."""
+        return tuple((e.name, float(_number(e.strength.at(frame)))) for e in self.edits)
+
+
+def check_values(
+    descriptor: EffectDescriptor, params: Mapping[str, Any], edits: list[tuple[str, Any]] | None = None
+) -> EffectValues:
+    """Check a job's parameters and fill in the defaults.
+
+    `params` maps names to JSON values or curves (`Curve.from_json`); `edits` is an ordered list of (name,
+    strength). Raises EffectError (`effect.parameter`) that lists what is allowed and the nearest name.
+    """
+    curves = {p.name: Curve.constant(p.default) for p in descriptor.params if p.type not in ("group", "pushbutton")}
+    for name, value in params.items():
+        param = descriptor.param(name)
+        if param.name not in curves:
+            raise EffectError(
+                "effect.parameter",
+                f"{name} is a {param.type} and holds no value",
+                value=name,
+                remedy="Leave it out.",
+            )
+        curves[name] = check_curve(param, Curve.from_json(value))
+    steps = [Edit(name, check_curve(descriptor.edit(name), Curve.from_json(value))) for name, value in (edits or [])]
+    return EffectValues(curves, tuple(steps))
+
+
+def check_curve(param: Param, curve: Curve) -> Curve:
+    """The curve with every key coerced to the parameter's type and range; EffectError otherwise."""
+    keys = tuple((frame, _coerce(param, value)) for frame, value in curve.keys)
+    if len({value for _, value in keys}) > 1 and not param.animates:
+        raise EffectError(
+            "effect.parameter",
+            f"{param.name} does not animate",
+            value=param.name,
+            remedy="Give one constant value.",
+        )
+    return Curve(keys)
+
+
+def _coerce(param: Param, value: Value) -> Value:
+    if param.type == "choice":
+        if value not in param.choices:
+            raise unknown_name("effect.parameter", f"value of {param.name}", str(value), list(param.choices))
+        return value
+    if param.type == "string":
+        return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+    if param.type == "boolean":
+        if isinstance(value, bool) or value in (0, 1):
+            return bool(value)
+        raise _refused(param, value, "true or false")
+    if param.type in ("rgb", "double2d"):
+        size = 3 if param.type == "rgb" else 2
+        if isinstance(value, tuple) and len(value) == size:
+            return tuple(_in_range(param, v) for v in value)
+        raise _refused(param, value, f"{size} numbers separated by commas")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _refused(param, value, "a number")
+    number = _in_range(param, value)
+    if param.type == "integer":
+        if number != int(number):
+            raise _refused(param, value, "a whole number")
+        return int(number)
+    return number
+
+
+def _in_range(param: Param, value: float) -> float:
+    low = param.minimum if param.minimum is not None else float("-inf")
+    high = param.maximum if param.maximum is not None else float("inf")
+    if not low <= value <= high:  # NaN fails both
+        raise _refused(param, value, f"between {low:g} and {high:g}")
+    return float(value)
+
+
+def _refused(param: Param, value: Any, wanted: str) -> EffectError:
+    return EffectError(
+        "effect.parameter",
+        f"{param.name} cannot be {value!r}",
+        value=str(value),
+        remedy=f"Give {wanted} (default {param.default!r}).",
+    )
+
+
+def _number(value: Value) -> float:
+    if isinstance(value, str | tuple):
+        raise TypeError(f"not a number: {value!r}")
+    return float(value)
+
+
+def _to_json(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _to_json(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, tuple):
+        return [_to_json(v) for v in value]
+    return value

@@ -1,0 +1,72 @@
+"""A decoded frame: every part's stored samples as they are in the file, and what surrounds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[Any]  # [H, W] of float16, float32 or uint32, exactly as stored
+
+
+@dataclass(frozen=True)
+class Window:
+    """A pixel rectangle: x0 <= x < x1, y0 <= y < y1 (exclusive ends, unlike EXR's header)."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def width(self) -> int:
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> int:
+        return self.y1 - self.y0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a file. `channels` keeps the file's channel order; samples are [height, width] of the data window.
+
+    `header` holds every attribute needed to write the part again as it was (type, compression, tiles, line
+    order, timecode, chromaticities, custom attributes).
+    """
+
+    name: str
+    channels: Mapping[str, Samples]
+    data_window: Window
+    display_window: Window
+    pixel_aspect: float
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlateFrame:
+    """One frame of a plate: its file and all its parts."""
+
+    frame: int
+    path: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class ChosenLayer:
+    """The channels of a frame an effect will treat: part index, names of R, G, B and of alpha ("" = none)."""
+
+    part: int
+    red: str
+    green: str
+    blue: str
+    alpha: str = ""
+
+
+def rgb_of(frame: PlateFrame, layer: ChosenLayer) -> NDArray[np.float32]:
+    """The chosen colour channels as float32 [H, W, 3], stored values, not unpremultiplied."""
+    channels = frame.parts[layer.part].channels
+    return np.stack([channels[n].astype(np.float32) for n in (layer.red, layer.green, layer.blue)], axis=-1)
