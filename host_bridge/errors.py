@@ -110,6 +110,24 @@ CODES: dict[str, CodeSpec] = {
     "effect.parameter": CodeSpec("A parameter's name or value is not allowed", _A),
     "effect.needs_model": CodeSpec("The effect needs a model that is not imported", _M),
     "effect.failed": CodeSpec("The effect could not process a frame", _F),
+    # models
+    "model.unknown": CodeSpec("There is no model card of that id", _A),
+    "model.not_imported": CodeSpec("The model is known but has not been imported", _M),
+    "model.unsupported": CodeSpec("Faceplate has no use for this file", _A),
+    "model.ambiguous": CodeSpec("The file fits several model cards or none", _A),
+    "model.unsafe": CodeSpec("The file holds objects that only running code could rebuild", _N),
+    "model.damaged": CodeSpec("The file is incomplete or damaged", _M),
+    "model.wrong_file": CodeSpec("The file is not of the kind the card describes", _M),
+    "model.mismatch": CodeSpec("Names, shapes or types differ from what the network needs", _M),
+    "model.hash": CodeSpec("The file's hash is not the one the card records", _M),
+    "model.too_large": CodeSpec("The file asks for more memory or disk than it may", _R),
+    "model.licence": CodeSpec("The model's licence has not been accepted", _N),
+    "model.card": CodeSpec("A model card is not valid", _A),
+    "model.exists": CodeSpec("A model of that id is already there", _A),
+    "model.folder": CodeSpec("The model folder cannot be written", _N),
+    "model.stored": CodeSpec("A stored model is missing, damaged or unreadable", _M),
+    "model.manual": CodeSpec("The authors publish this file where it must be fetched by hand", _M),
+    "model.download": CodeSpec("The download did not finish", _M),
 }
 
 
