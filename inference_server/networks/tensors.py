@@ -25,7 +25,7 @@ def check_shape(name: str, tensor: Tensor, *expected: int | str) -> None:
 
     Raises ShapeError with both shapes.
     """
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return
     actual = tuple(tensor.shape)
     bound: dict[str, int] = {}
