@@ -244,18 +244,25 @@ class Generator(nn.Module):
                 raise ShapeError(f"noise[{k}]: expected shape [1 or {batch}, 1, {side}, {side}], got {list(m.shape)}")
         return noise
 
-    def synthesis(self, w: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
-        """W [N, D] or W+ [N, L, D] -> picture [N, 3, size, size]. `noise` None leaves it out."""
+    def features(self, w: Tensor, noise: Sequence[Tensor] | None, resolution: int) -> tuple[Tensor, Tensor]:
+        """Stops after the block at `resolution`: its feature [N, C, r, r] and picture [N, 3, r, r].
+
+        w is W [N, D] or W+ [N, L, D]; `noise` None leaves it out.
+        """
         w = self.expand(w)
         n = w.shape[0]
         maps = self.check_noise(noise, n)
-        out = self.conv1(self.input(n), w[:, 0], maps[0])  # [N, C, 4, 4]
+        out: Tensor = self.conv1(self.input(n), w[:, 0], maps[0])  # [N, C, 4, 4]
         rgb: Tensor = self.to_rgb1(out, w[:, 1])
-        for b, to_rgb in enumerate(self.to_rgbs):
+        for b in range(log2_size(resolution) - 2):
             out = self.convs[2 * b](out, w[:, 2 * b + 1], maps[2 * b + 1])  # [N, C, 2h, 2w]
             out = self.convs[2 * b + 1](out, w[:, 2 * b + 2], maps[2 * b + 2])
-            rgb = to_rgb(out, w[:, 2 * b + 3], rgb)  # shares its code with the next block's first layer
-        return rgb
+            rgb = self.to_rgbs[b](out, w[:, 2 * b + 3], rgb)  # shares its code with the next block's first layer
+        return out, rgb
+
+    def synthesis(self, w: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
+        """W [N, D] or W+ [N, L, D] -> picture [N, 3, size, size]. `noise` None leaves it out."""
+        return self.features(w, noise, self.size)[1]
 
     def forward(self, z: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
         """Z [N, D] or Z+ [N, L, D] -> picture [N, 3, size, size]: mapping, then synthesis."""

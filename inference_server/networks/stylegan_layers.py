@@ -132,4 +132,5 @@ class AdaptiveInstanceNorm(nn.Module):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """x [N, C, h, w], style [N or 1, style_dim] -> [N, C, h, w]."""
         gamma, beta = self.style(style)[:, :, None, None].chunk(2, dim=1)
-        return gamma * F.instance_norm(x, eps=1e-5) + beta
+        out: Tensor = gamma * F.instance_norm(x, eps=1e-5) + beta
+        return out

@@ -31,7 +31,8 @@ class Adapter:
     weights (`weights.load_synthetic`); sizes come from `manifest.config`. `partners` holds, by role, what the
     adapters of the manifests named in `manifest.weights` built; it is empty for a network on its own.
     `run(built, case)` returns {output name: tensor or array} at full size, more than was recorded if it likes, and
-    {"expected": {...}} where the case has `expected` values. Every field of config, args and inputs has to be read (see `Fields`).
+    {"expected": {...}} where the case has `expected` values. Every field of config, args and inputs has to be read
+    (see `Fields`).
     """
 
     build: Callable[[Manifest, Mapping[str, Any]], Any]
