@@ -125,10 +125,14 @@ def job_from_json(data: dict[str, Any]) -> JobSpec:
 
 
 def job_hash(spec: JobSpec, extra: str = "") -> str:
-    """16 hex digits over everything that decides a frame's pixels; `extra` carries shot id, plan and versions.
+    """16 hex digits over everything in the job that decides a frame's pixels; `extra` carries what the server adds.
 
-    The frame range and the policies of the run are left out: a frame is the same in any chunk.
+    Paths are left out (the server adds the digests of what lies there: the same plate may be mounted elsewhere), and so
+    are the frame range and the run's policies: a frame is the same in any chunk.
     """
-    spec = replace(spec, frames="", skip_existing=False, continue_on_error=False, ocio_hash="")
+    plate = replace(spec.plate, pattern="", missing="")
+    mask = replace(spec.mask, pattern="") if spec.mask else None
+    spec = replace(spec, plate=plate, mask=mask, frames="", shot="", shot_range="", output="", matte_output="")
+    spec = replace(spec, style_image="", ocio="", ocio_hash="", skip_existing=False, continue_on_error=False)
     text = json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":")) + extra
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -126,7 +126,9 @@ class PlateColor:
                 value=space,
                 remedy="The config needs the role aces_interchange (or cie_xyz_d65_interchange).",
             ) from error
-        self._forth, self._back = forth.getDefaultCPUProcessor(), back.getDefaultCPUProcessor()
+        # Lossless: OCIO's default approximates powers to 3e-4, which shows as colour shift in a delta.
+        lossless = ocio.OPTIMIZATION_LOSSLESS
+        self._forth, self._back = (p.getOptimizedCPUProcessor(lossless) for p in (forth, back))
         self.linear = bool(config.isColorSpaceLinear(space, ocio.REFERENCE_SPACE_SCENE))
 
     def to_scene(self, plate: NDArray[np.float32]) -> NDArray[np.float32]:

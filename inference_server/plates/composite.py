@@ -73,9 +73,8 @@ def fill_non_finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
     if finite.all():
         return values
     zeroed = np.where(finite, values, np.float32(0))
-    window = {"ksize": (5, 5), "normalize": False, "borderType": cv2.BORDER_CONSTANT}
-    count = cv2.boxFilter(finite.astype(np.float32), -1, **window)
-    total = cv2.boxFilter(zeroed.astype(np.float64), -1, **window)
+    count = cv2.boxFilter(finite.astype(np.float32), -1, (5, 5), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    total = cv2.boxFilter(zeroed.astype(np.float64), -1, (5, 5), normalize=False, borderType=cv2.BORDER_CONSTANT)
     near = (total / np.maximum(count, 1)).astype(np.float32)
     return np.where(finite, values, near)
 

@@ -40,8 +40,9 @@ def split_grain(scene: Tensor) -> tuple[Tensor, Tensor]:
     sigma = _noise_level(detail)  # [3, 1, 1]
     variance = (_box(coded * coded) - smooth * smooth).clamp_min(0)
     floor = (2.0 * sigma).square() + 1e-10
-    keep = variance / (variance + floor)  # self-guided filter: 1 on edges, near 0 on flat noise
-    grain = detail * (1 - _box(keep))
+    keep = variance / (variance + floor)  # 1 on edges, 0.2 on flat noise
+    keep = functional.max_pool2d(keep[None], 2 * _RADIUS + 1, stride=1, padding=_RADIUS)[0]  # nor beside an edge
+    grain = detail * ((1 - keep) / 0.6).clamp(max=1)
     limit = 3.0 * sigma + 1e-8
     grain = limit * torch.tanh(grain / limit)
     return decode(coded - grain), grain
