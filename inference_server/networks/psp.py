@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .arcface import DEPTHS, WIDTHS, TrunkIRSE, halved
+from .stylegan_layers import EqualLinear
 from .tensors import check_shape
 
 CHECKPOINT_PREFIX = "encoder."  # in front of every name in the official files, beside "decoder."
@@ -26,18 +27,6 @@ COARSE = 3  # heads 0..2 read the coarsest map,
 MIDDLE = 7  # heads 3..6 the middle one, all others the finest
 
 LatentSpace = Literal["w+", "z+"]
-
-
-class ScaledLinear(nn.Module):
-    """Linear layer with equalised learning rate: the weight is divided by the square root of its inputs."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, inputs] -> [B, outputs]
-        return functional.linear(x, self.weight * self.weight.shape[1] ** -0.5, self.bias)
 
 
 class StyleHead(nn.Module):
@@ -49,7 +38,7 @@ class StyleHead(nn.Module):
         for index in range((side - 1).bit_length()):  # log2 of the side, rounded up
             layers += [nn.Conv2d(channels if index == 0 else code, code, 3, 2, 1), nn.LeakyReLU(0.01)]
         self.convs = nn.Sequential(*layers)
-        self.linear = ScaledLinear(code, code)
+        self.linear = EqualLinear(code, code)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, channels, side, side] -> [B, code]
         code: Tensor = self.linear(self.convs(x).flatten(1))

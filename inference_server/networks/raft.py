@@ -29,7 +29,7 @@ PaddingRule = Literal["sintel", "kitti"]
 
 @dataclass(frozen=True)
 class RAFTConfig:
-    """Sizes of one variant.
+    """Sizes of one variant; BASIC if nothing is said.
 
     bottleneck: encoders of bottleneck blocks, one 3x3 GRU pass and bilinear up-sampling (small), instead of basic
     blocks, two separable GRU passes and learned up-sampling. widths: channels of the encoders' stages; the stem has
@@ -37,21 +37,32 @@ class RAFTConfig:
     of which two channels are the flow itself. head: hidden channels of the flow (and mask) head.
     """
 
-    bottleneck: bool
-    widths: tuple[int, int, int]
-    features: int
-    hidden: int
-    context: int
-    radius: int
-    correlation_widths: tuple[int, ...]
-    flow_widths: tuple[int, int]
-    motion: int
-    head: int
+    bottleneck: bool = False
+    widths: tuple[int, int, int] = (64, 96, 128)
+    features: int = 256
+    hidden: int = 128
+    context: int = 128
+    radius: int = 4
+    correlation_widths: tuple[int, ...] = (256, 192)
+    flow_widths: tuple[int, int] = (128, 64)
+    motion: int = 128
+    head: int = 256
     levels: int = 4
 
 
-BASIC = RAFTConfig(False, (64, 96, 128), 256, 128, 128, 4, (256, 192), (128, 64), 128, 256)
-SMALL = RAFTConfig(True, (32, 64, 96), 128, 96, 64, 3, (96,), (64, 32), 82, 128)
+BASIC = RAFTConfig()
+SMALL = RAFTConfig(
+    bottleneck=True,
+    widths=(32, 64, 96),
+    features=128,
+    hidden=96,
+    context=64,
+    radius=3,
+    correlation_widths=(96,),
+    flow_widths=(64, 32),
+    motion=82,
+    head=128,
+)
 
 
 class Flow(NamedTuple):
@@ -233,7 +244,7 @@ class CorrelationPyramid:
 
     def __init__(self, first: Tensor, second: Tensor, levels: int, radius: int) -> None:
         batch, channels, height, width = first.shape
-        products = first.flatten(2).transpose(1, 2) @ second.flatten(2) / channels**0.5  # [B, hw, hw]
+        products = (first / channels**0.5).flatten(2).transpose(1, 2) @ second.flatten(2)  # [B, hw, hw]
         volume = products.view(batch * height * width, 1, height, width)
         self.levels = [volume]
         for _ in range(levels - 1):
