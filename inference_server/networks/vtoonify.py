@@ -254,6 +254,39 @@ class VToonify(nn.Module):
         return code
 
 
+def parser_input(frames: Tensor) -> Tensor:
+    """What BiSeNet is given: frames [N, 3, H, W] in [-1, 1], twice as large and twice as strong.
+
+    Returns [N, 3, 2H, 2W] in [-2, 2], bilinear with half-pixel centres. VToonify was trained with the maps that come
+    of this, not with those of the parser's own normalisation.
+    """
+    check_shape("frames", frames, "N", 3, "H", "W")
+    return 2 * F.interpolate(frames, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def network_input(frames: Tensor, logits: Tensor) -> Tensor:
+    """Joins frames [N, 3, H, W] in [-1, 1] and parsing logits into the network's input [N, 3 + C, H, W].
+
+    `logits` are the parser's, [N, C, 2H, 2W], of which every other pixel is kept, or a map that is already at frame
+    size (`parse_smoothing`), [N, C, H, W]. Raises ShapeError.
+    """
+    check_shape("frames", frames, "N", 3, "H", "W")
+    n, _, h, w = frames.shape
+    if logits.shape[-2:] == (2 * h, 2 * w):
+        logits = logits[..., ::2, ::2]
+    check_shape("logits", logits, n, "C", h, w)
+    return torch.cat([frames, logits / 16], dim=1)
+
+
+def join_style(exemplar: Tensor, content: Tensor, structure_rows: int = FIRST_CODE) -> Tensor:
+    """D's default colour rule: structure (rows 0-6) from the exemplar, colour (rows 7-17) from the frame's own code.
+
+    Both W+ [N, L, D]. With colour transfer the exemplar's code is used alone instead.
+    """
+    check_shape("content", content, *exemplar.shape)
+    return torch.cat([exemplar[:, :structure_rows], content[:, structure_rows:]], dim=1)
+
+
 def drop_entries(module: nn.Module, names: Iterable[str]) -> None:
     """Deletes parameters and buffers by state-dict name; AttributeError for a name it does not have."""
     for name in names:
