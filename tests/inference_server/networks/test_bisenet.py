@@ -11,6 +11,8 @@ from tests.golden.harness import DATA
 from tests.golden.manifest import read_manifest
 from tests.golden.weights import name_differences
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def tiny() -> BiSeNet:
     torch.manual_seed(5)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.autograd import gradcheck
+from torch.nn import functional
 
 from inference_server.networks.lpips import LPIPS, Trunk, published_state
 from inference_server.networks.tensors import ShapeError
 from tests.golden.harness import DATA
 from tests.golden.manifest import read_manifest
 from tests.golden.weights import name_differences
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRUNKS: list[Trunk] = ["alex", "vgg"]
 SMALLEST = {"alex": 31, "vgg": 16}
@@ -74,16 +77,15 @@ def test_distance_has_the_numerical_gradient_in_both_pictures(trunk: Trunk) -> N
 def test_every_entry_of_the_gradient_is_the_numerical_one() -> None:
     network = LPIPS("vgg", width_divisor=64).double()
     torch.manual_seed(14)
-    a = (torch.rand(1, 3, 16, 16, dtype=torch.float64) * 2 - 1).requires_grad_()
-    b = torch.rand(1, 3, 16, 16, dtype=torch.float64) * 2 - 1
-    assert gradcheck(lambda x: network(x, b), (a,))
+    a, b = torch.rand(2, 1, 3, 16, 16, dtype=torch.float64) * 2 - 1
+    patch = torch.zeros(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)  # of a picture: 48 entries, not 768
+    assert gradcheck(lambda x: network(a + functional.pad(x, (5, 7, 9, 3)), b), (patch,))
 
 
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_gradient_is_finite_where_no_channel_answers(trunk: Trunk) -> None:
     network = tiny(trunk)
-    first = network.net.get_submodule("slice1.0")
-    first.bias.fill_(-100.0)  # nothing passes the first ReLU
+    network.net.get_parameter("slice1.0.bias").fill_(-100.0)  # nothing passes the first ReLU
     a, b = pair(40, 40)
     a.requires_grad_()
     distance = network(a, b)
@@ -103,7 +105,9 @@ def torchvision_like(trunk: Trunk) -> dict[str, torch.Tensor]:
 
 
 def heads_like(trunk: Trunk) -> dict[str, torch.Tensor]:
-    return {f"lin{i}.model.1.weight": head.model[1].weight + i for i, head in enumerate(LPIPS(trunk).lins)}  # type: ignore[operator]
+    network = LPIPS(trunk)
+    names = [f"lin{i}.model.1.weight" for i in range(5)]
+    return {name: network.get_parameter(name) + i for i, name in enumerate(names)}
 
 
 @pytest.mark.parametrize("trunk", TRUNKS)

@@ -22,6 +22,8 @@ from tests.golden.harness import DATA
 from tests.golden.manifest import read_manifest
 from tests.golden.weights import name_differences
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY_BASIC = RAFTConfig(
     widths=(4, 6, 8),
     features=8,
@@ -151,8 +153,8 @@ def test_start_is_where_the_flow_begins() -> None:
     network, (first, second) = tiny(TINY_SMALL), pair(32, 40)
     zero = torch.zeros(2, 2, 4, 5)
     assert torch.equal(network(first, second, 2, zero).full, network(first, second, 2).full)
-    network.update_block.flow_head.conv2.weight.zero_()
-    network.update_block.flow_head.conv2.bias.zero_()
+    for parameter in network.update_block.flow_head.conv2.parameters():
+        parameter.zero_()
     result = network(first, second, 2, zero + 1.5)
     assert torch.equal(result.low, zero + 1.5)
     torch.testing.assert_close(result.full, torch.full((2, 2, 32, 40), 12.0))
