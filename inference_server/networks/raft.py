@@ -308,7 +308,10 @@ class RAFT(nn.Module):
 
         first, second = 2 * (image1 / 255) - 1, 2 * (image2 / 255) - 1
         both = self.fnet(torch.cat([first, second]))  # [2B, D, h, w]
-        pyramid = CorrelationPyramid(both[:batch], both[batch:], self.config.levels, self.config.radius)
+        # Positions and what is looked up at them stay float32 where the convolutions run in half precision.
+        both = both.to(torch.promote_types(both.dtype, torch.float32))
+        with torch.autocast(both.device.type, enabled=False):
+            pyramid = CorrelationPyramid(both[:batch], both[batch:], self.config.levels, self.config.radius)
         hidden, context = self.cnet(first).split([self.config.hidden, self.config.context], dim=1)
         hidden, context = torch.tanh(hidden), functional.relu(context)
 
@@ -316,7 +319,8 @@ class RAFT(nn.Module):
         flow = torch.zeros_like(origin).expand(batch, -1, -1, -1) if start is None else start
         for _ in range(iterations):
             flow = flow.detach()
-            hidden, step = self.update_block(hidden, context, pyramid.at(origin + flow), flow)
+            seen = pyramid.at(origin + flow)  # [B, levels * (2r+1)^2, h, w]
+            hidden, step = self.update_block(hidden, context, seen, flow)
             flow = flow + step
         if self.update_block.mask is None:
             return Flow(flow, _enlarged(flow))

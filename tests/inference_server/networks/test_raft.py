@@ -168,6 +168,17 @@ def test_each_iteration_moves_on() -> None:
         network(*images, iterations=0)
 
 
+@pytest.mark.parametrize("config", [TINY_BASIC, TINY_SMALL])
+def test_positions_stay_exact_in_half_precision(config: RAFTConfig) -> None:
+    network, images = tiny(config), pair(32, 48)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = network(*images, iterations=3)
+    full = network(*images, iterations=3)
+    assert half.low.dtype == half.full.dtype == torch.float32
+    assert full.low.abs().max() > 0.1
+    torch.testing.assert_close(half.low, full.low, rtol=0, atol=0.02)
+
+
 def test_what_does_not_fit_is_refused_with_both_shapes() -> None:
     network = tiny(TINY_BASIC)
     good = torch.zeros(1, 3, 32, 40)
