@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from tests.golden.manifest import Manifest, ManifestError
+from tests.golden.manifest import Manifest, ManifestError, Parameter
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -42,8 +43,9 @@ def load_synthetic(build: Callable[[], Module], manifest: Manifest) -> Module:
         shown = "; ".join(differences[:6])
         raise ManifestError(f"{len(differences)} state-dict entries differ from the published ones: {shown}")
     state = module.state_dict()
-    for p in manifest.parameters:
-        if p.name in state and not p.constant:
-            state[p.name] = torch.from_numpy(p.value())
+    filled = [p for p in manifest.parameters if p.name in state and not p.constant]
+    with ThreadPoolExecutor(max_workers=2) as pool:  # numpy draws without holding the interpreter
+        for p, value in zip(filled, pool.map(Parameter.value, filled), strict=True):
+            state[p.name] = torch.from_numpy(value)
     module.load_state_dict(state, strict=True)
     return module.eval().requires_grad_(False)
