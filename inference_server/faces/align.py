@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -144,9 +145,10 @@ def apply_video_crop(picture: Picture, crop: VideoCrop) -> Picture:
     if picture.shape[:2] != (crop.frame_h, crop.frame_w):
         raise ValueError(f"the crop was planned for {crop.frame_h}x{crop.frame_w}, not {list(picture.shape[:2])}")
     kernel = np.array(BLUR_KERNEL)
+    filtered: NDArray[Any] = picture
     for _ in range(crop.blur_passes):
-        picture = cv2.sepFilter2D(picture, -1, kernel, kernel)
-    resized = cv2.resize(picture, (crop.resized_w, crop.resized_h), interpolation=cv2.INTER_LINEAR)
+        filtered = cv2.sepFilter2D(filtered, -1, kernel, kernel)
+    resized = cv2.resize(filtered, (crop.resized_w, crop.resized_h), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(resized[crop.top : crop.bottom, crop.left : crop.right])
 
 
