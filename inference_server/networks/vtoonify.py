@@ -156,7 +156,9 @@ class VToonify(nn.Module):
         Returns the features to fuse, coarsest first ([N, C, H/8, W/8] to [N, C, H, W]), the last feature
         [N, C, H/8, W/8] (after the residual blocks and, in D, the ModRes blocks) and its picture [N, 3, H/8, W/8].
         """
-        style = self._checked(x, style)
+        return self._encode(x, self._checked(x, style, degree), degree)
+
+    def _encode(self, x: Tensor, style: Tensor, degree: float | Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         *stages, blocks, to_rgb = self.encoder
         features = []
         out = x
@@ -172,9 +174,9 @@ class VToonify(nn.Module):
 
     def forward_with_masks(self, x: Tensor, style: Tensor, degree: float | Tensor = 0.5) -> tuple[Tensor, list[Tensor]]:
         """As `forward`, and D's fusion masks, coarsest first ([N, 1, H/8, W/8] to [N, 1, H, W]); none for T."""
-        features, out, rgb = self.encode(x, style, degree)
-        style = self._checked(x, style)
-        level = self._degree_column(degree, x)
+        style = self._checked(x, style, degree)
+        features, out, rgb = self._encode(x, style, degree)
+        level = degree[:, None] if isinstance(degree, Tensor) else x.new_full((1, 1), degree)  # [N or 1, 1]
         g, masks = self.stylegan, []
         for b in range(self.blocks):
             if b < self.stages:
@@ -224,27 +226,23 @@ class VToonify(nn.Module):
         """
         drop_entries(self, self.unread_entries())
 
-    def _checked(self, x: Tensor, style: Tensor) -> Tensor:
-        """Style as W+; ShapeError for a frame or a style that does not fit."""
-        check_shape("x", x, "N", self.in_channels, "H", "W")
-        n, h, w = x.shape[0], x.shape[-2], x.shape[-1]
-        m = self.multiple
-        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # sizes are symbols then
-        if not tracing and (h % m or w % m or min(h, w) < 2 * m):
-            raise ShapeError(f"x: expected height and width multiples of {m}, at least {2 * m}, got {list(x.shape)}")
+    def _checked(self, x: Tensor, style: Tensor, degree: float | Tensor) -> Tensor:
+        """Style as W+; ShapeError for a frame, a style or a degree that does not fit."""
         style = self.stylegan.expand(style)
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # sizes are symbols then
+            return style
+        check_shape("x", x, "N", self.in_channels, "H", "W")
+        n, _, h, w = x.shape
+        m = self.multiple
+        if h % m or w % m or min(h, w) < 2 * m:
+            raise ShapeError(f"x: expected height and width multiples of {m}, at least {2 * m}, got {list(x.shape)}")
+        if isinstance(degree, Tensor):
+            check_shape("degree", degree, n)
         if style.shape[0] not in (1, n):
             raise ShapeError(
                 f"style: expected shape [{n} or 1, {self.n_latent}, {self.style_dim}], got {list(style.shape)}"
             )
         return style
-
-    def _degree_column(self, degree: float | Tensor, x: Tensor) -> Tensor:
-        """The style degree as [N or 1, 1]."""
-        if not isinstance(degree, Tensor):
-            return x.new_full((1, 1), degree)
-        check_shape("degree", degree, x.shape[0])
-        return degree.to(x)[:, None]
 
     def _colour(self, style: Tensor, i: int) -> Tensor:
         """The code of layer i: transformed by the colour path in D, as it is in T. [N or 1, D]"""
