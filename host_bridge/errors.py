@@ -55,6 +55,7 @@ CODES: dict[str, CodeSpec] = {
     "request.version": CodeSpec("Client and server speak different major versions", _S),
     "request.bad_value": CodeSpec("An argument has a value that is not allowed", _A),
     "request.unknown_name": CodeSpec("A name is not one of those allowed", _A),
+    "request.not_allowed": CodeSpec("This client may not ask for that", _N),
     "request.frame_range": CodeSpec("A frame range cannot be read or is empty", _A),
     # the server
     "server.unreachable": CodeSpec("No server answers", _S),
@@ -83,6 +84,7 @@ CODES: dict[str, CodeSpec] = {
     "plate.truncated": CodeSpec("A file ends before its pixels do", _M),
     "plate.empty_file": CodeSpec("A file has no bytes", _M),
     "plate.deep": CodeSpec("Deep images cannot be composited", _A),
+    "plate.subsampled": CodeSpec("Channels stored at a lower resolution cannot be treated", _A),
     "plate.size_changed": CodeSpec("A frame's display window differs from the shot's", _F),
     "plate.pattern": CodeSpec("A sequence pattern cannot be read", _A),
     "plate.layer": CodeSpec("The plate has no such layer, part or view", _A),
