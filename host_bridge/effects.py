@@ -93,6 +93,15 @@ class EffectDescriptor:
         return {name: _to_json(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
+def descriptor_from_json(data: Mapping[str, Any]) -> EffectDescriptor:
+    """Rebuild a descriptor from `to_json()`; fields a newer server adds are left out."""
+    fields = {name: _from_json(value) for name, value in data.items() if name in EffectDescriptor.__dataclass_fields__}
+    for name in ("params", "edits"):
+        fields[name] = tuple(_known(Param, item) for item in data.get(name, ()))
+    fields["clips"] = tuple(_known(Clip, item) for item in data.get("clips", ()))
+    return EffectDescriptor(**fields)
+
+
 @dataclass(frozen=True)
 class Edit:
     """One step of an ordered edit list: a direction and its strength over time."""
@@ -200,6 +209,14 @@ def _number(value: Value) -> float:
     if isinstance(value, str | tuple):
         raise TypeError(f"not a number: {value!r}")
     return float(value)
+
+
+def _known(kind: Any, data: Mapping[str, Any]) -> Any:
+    return kind(**{name: _from_json(value) for name, value in data.items() if name in kind.__dataclass_fields__})
+
+
+def _from_json(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _to_json(value: Any) -> Any:

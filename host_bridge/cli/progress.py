@@ -1,0 +1,127 @@
+"""How a running job is shown: a bar for people, lines for farms, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TextIO
+
+from host_bridge.client import JobResult
+from host_bridge.errors import FaceplateError
+from host_bridge.messages import FrameDoneEvent, FrameFailedEvent, JobEvent, JobProgress, JobStarted, JobWarning
+
+MODES = ("auto", "bar", "farm", "json")
+
+
+class Reporter:
+    """Base of the three. `shot` is the analysed shot's id once it is known."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.shot = ""
+        self._out = out
+
+    def show(self, event: JobEvent) -> None:
+        """Called for every event, in order."""
+        raise NotImplementedError
+
+    def close(self, result: JobResult, error: FaceplateError | None) -> None:
+        """Called once, after the last event."""
+        raise NotImplementedError
+
+    def _line(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+
+
+class BarReporter(Reporter):
+    """One line that is redrawn; warnings and failed frames stay above it."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__(out)
+        self._began = time.monotonic()
+        self._width = 0
+
+    def show(self, event: JobEvent) -> None:
+        if isinstance(event, JobWarning | FrameFailedEvent):
+            self._wipe()
+            self._line(describe(event))
+        elif isinstance(event, JobProgress) and event.total:
+            part = event.done / event.total
+            elapsed = time.monotonic() - self._began
+            bar = "#" * round(part * 30)
+            text = f"{event.stage:<8} [{bar:<30}] {event.done}/{event.total}  {elapsed:.0f} s"
+            self._out.write("\r" + text.ljust(self._width))
+            self._out.flush()
+            self._width = len(text)
+
+    def close(self, result: JobResult, error: FaceplateError | None) -> None:
+        self._wipe()
+        self._line(_summary(result))
+
+    def _wipe(self) -> None:
+        if self._width:
+            self._out.write("\r" + " " * self._width + "\r")
+            self._width = 0
+
+
+class FarmReporter(Reporter):
+    """Flushed lines that Deadline (`Progress: NN%`) and Open Job Description (`openjd_...`) read from the log."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__(out)
+        self._percent = -1
+
+    def show(self, event: JobEvent) -> None:
+        if isinstance(event, JobStarted):
+            self._line(f"openjd_status: {event.total} frames on {event.device}, shot {event.shot}")
+        elif isinstance(event, JobProgress) and event.total:
+            percent = 100 * event.done // event.total
+            if event.stage == "render" and percent > self._percent:
+                self._percent = percent
+                self._line(f"Progress: {percent}%")
+                self._line(f"openjd_progress: {percent}")
+            elif event.stage != "render" and event.done % 10 == 0:
+                self._line(f"openjd_status: {event.stage} {event.done}/{event.total}")
+        elif isinstance(event, FrameDoneEvent):
+            self._line(f"frame {event.frame} {event.status} {event.path} ({event.seconds:.2f} s)")
+        elif isinstance(event, JobWarning | FrameFailedEvent):
+            self._line(describe(event))
+
+    def close(self, result: JobResult, error: FaceplateError | None) -> None:
+        if result.state != "finished":
+            why = str(error).replace("\n", " ") if error else result.state
+            self._line(f"openjd_fail: {why}")
+        self._line(_summary(result))
+
+
+class JsonReporter(Reporter):
+    """One JSON object per line: every event's type and fields, then the result."""
+
+    def show(self, event: JobEvent) -> None:
+        self._line(json.dumps({"type": event.TYPE, **event.body()}))
+
+    def close(self, result: JobResult, error: FaceplateError | None) -> None:
+        self._line(json.dumps({"type": "result", "state": result.state, "done": result.done, "failed": result.failed}))
+
+
+def open_reporter(mode: str, out: TextIO | None = None) -> Reporter:
+    """The reporter of that mode; `auto` is a bar on a terminal and farm lines elsewhere. Writes to stderr."""
+    out = out or sys.stderr
+    if mode == "auto":
+        mode = "bar" if out.isatty() else "farm"
+    return {"bar": BarReporter, "farm": FarmReporter, "json": JsonReporter}[mode](out)
+
+
+def describe(event: JobWarning | FrameFailedEvent) -> str:
+    """A warning or a failed frame as one line."""
+    where = f"frame {event.frame}: " if event.frame is not None else ""
+    if isinstance(event, JobWarning):
+        return f"warning: {where}{event.message} ({event.code})"
+    error = event.error
+    return f"failed: {where}{error.get('message')} ({error.get('code')}). {error.get('remedy')}"
+
+
+def _summary(result: JobResult) -> str:
+    rate = f", {result.done / result.seconds:.2f} frames/s" if result.seconds and result.done else ""
+    failed = f", {result.failed} failed" if result.failed else ""
+    return f"{result.state}: {result.done} frames{failed} in {result.seconds:.1f} s{rate}"
