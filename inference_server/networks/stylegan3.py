@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inference_server.networks.tensors import ShapeError, check_shape
+
 FIRST_CUTOFF = 2.0
 FIRST_STOPBAND = 2.0**2.1
 LAST_STOPBAND_REL = 2.0**0.3
@@ -298,14 +300,12 @@ class MappingNetwork(nn.Module):
         `update_average` moves w_avg towards this batch (training only).
         """
         config = self.config
-        if z.ndim != 2 or z.shape[1] != config.z_dim:
-            raise ValueError(f"z: expected shape (N, {config.z_dim}), got {tuple(z.shape)}")
+        check_shape("z", z, "N", config.z_dim)
         x = _unit_rms(z.to(self.w_avg.dtype))
         if config.c_dim > 0:
-            if c is None or c.shape != (z.shape[0], config.c_dim):
-                raise ValueError(
-                    f"c: expected shape ({z.shape[0]}, {config.c_dim}), got {None if c is None else tuple(c.shape)}"
-                )
+            if c is None:
+                raise ShapeError(f"c: expected shape [{z.shape[0]}, {config.c_dim}], got none")
+            check_shape("c", c, z.shape[0], config.c_dim)
             x = torch.cat([x, _unit_rms(self.embed(c.to(x.dtype)))], dim=1)
         for i in range(config.mapping_layers):
             x = F.leaky_relu(cast(ScaledLinear, self.get_submodule(f"fc{i}"))(x), 0.2) * math.sqrt(2)
@@ -349,8 +349,7 @@ class FourierInput(nn.Module):
         """w [N, w_dim], transform [3, 3] or [N, 3, 3] (default: the buffer) -> features [N, C, size, size]."""
         n, band = w.shape[0], self.band
         user = self.transform if transform is None else transform.to(w)
-        if user.shape not in ((3, 3), (n, 3, 3)):
-            raise ValueError(f"transform: expected shape (3, 3) or ({n}, 3, 3), got {tuple(user.shape)}")
+        check_shape("transform", user, *((3, 3) if user.ndim == 2 else (n, 3, 3)))
         t = self.affine(w)  # [N, 4]: cosine, sine, shift x, shift y
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         c, s, tx, ty = t.unbind(dim=1)
@@ -409,9 +408,8 @@ class SynthesisLayer(nn.Module):
 
         `magnitude_beta` updates the average of the input's mean square first (training only).
         """
-        expected = (w.shape[0], self.spec.source.channels, self.spec.source.size, self.spec.source.size)
-        if x.shape != expected:
-            raise ValueError(f"{self.spec.name} input: expected {expected}, got {tuple(x.shape)}")
+        source = self.spec.source
+        check_shape(f"{self.spec.name} input", x, w.shape[0], source.channels, source.size, source.size)
         if magnitude_beta is not None:
             square = x.detach().to(self.magnitude_ema.dtype).square().mean()
             self.magnitude_ema.lerp_(square, 1 - magnitude_beta)
@@ -485,9 +483,7 @@ class SynthesisNetwork(nn.Module):
         with every block's output under "input" and the layers' names.
         """
         config = self.config
-        if ws.ndim != 3 or ws.shape[1:] != (config.num_ws, config.w_dim):
-            expected = f"(N, {config.num_ws}, {config.w_dim})"
-            raise ValueError(f"ws: expected shape {expected}, got {tuple(ws.shape)}")
+        check_shape("ws", ws, "N", config.num_ws, config.w_dim)
         ws = ws.to(self.input.weight.dtype)
         x = self.input(ws[:, 0], transform)
         if features is not None:

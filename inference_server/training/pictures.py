@@ -22,6 +22,7 @@ WIDTH, HEIGHT = 960, 200  # of one panel
 LEFT, RIGHT, TOP, BOTTOM = 84, 14, 24, 24  # margins of the plot in its panel
 PAPER, INK, GRID, RAW, LINE = (255, 255, 255), (40, 40, 40), (225, 225, 225), (214, 196, 170), (170, 90, 20)
 GAP = 4
+SMALLEST_TILE = 96  # pixels; smaller pictures are enlarged by a whole number, so that names fit above them
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -117,11 +118,14 @@ def sheet(content: Sheet) -> Canvas:
     rows, columns, _, height, width = pictures.shape
     grey = ((pictures.nan_to_num(0.0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
     head = 18 if content.columns else 0
+    larger = max(1, math.ceil(SMALLEST_TILE / width))
+    grey = grey.repeat(larger, axis=3).repeat(larger, axis=4)
+    height, width = height * larger, width * larger
     canvas: Canvas = np.full((head + rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, np.uint8)
     for r in range(rows):
         for c in range(columns):
             y, x = head + GAP + r * (height + GAP), GAP + c * (width + GAP)
             canvas[y : y + height, x : x + width] = grey[r, c, ::-1].transpose(1, 2, 0)
     for c, name in enumerate(content.columns[:columns]):
-        _text(canvas, name[: max(3, math.floor(width / 7))], GAP + c * (width + GAP), 12)
+        _text(canvas, name[: width // 8], GAP + c * (width + GAP), 12)
     return canvas

@@ -96,7 +96,7 @@ def test_losses_fall_and_everything_is_written(tmp_path: Path) -> None:
     sheets = [p for p in of(Pictured, events) if p.kind == "sheet"]
     assert [p.step for p in sheets] == [30, 60, 60]
     sheet = cv2.imread(str(sheets[-1].path))
-    assert sheet.shape == (18 + 4 * 12 + 4, 3 * 12 + 4, 3)
+    assert sheet.shape == (18 + 4 * 100 + 4, 3 * 100 + 4, 3)  # 8 px pictures, enlarged
     curves = cv2.imread(str(tmp_path / "curves.png"))
     assert curves.shape == (4 * 200, 960, 3)  # two losses, one watched, the score
     assert len(torch.unique(torch.from_numpy(curves))) > 3
