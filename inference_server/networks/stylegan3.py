@@ -372,8 +372,9 @@ class FourierInput(nn.Module):
 
 
 def _reset_transform(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    if prefix + "transform" in state:
-        state[prefix + "transform"] = torch.eye(3)
+    loaded = state.get(prefix + "transform")
+    if loaded is not None:
+        state[prefix + "transform"] = torch.eye(3, dtype=loaded.dtype, device=loaded.device)
 
 
 class SynthesisLayer(nn.Module):
