@@ -7,7 +7,7 @@ Official file: `79999_iter.pth` = `faceparsing.pth` (zllrunning/face-parsing.PyT
 non-commercial research), a plain state dict without a prefix: 191 entries, 13,300,416 parameters.
 
 What is fed is part of what was trained with the result: the parser itself wants `imagenet_normalise(rgb)`, VToonify
-feeds twice its -1..1 frame at double size instead. See the sheet of the effect that uses it.
+feeds twice its -1..1 frame at double size instead. The logits differ, so a user keeps to its own convention.
 """
 
 from __future__ import annotations
