@@ -12,6 +12,8 @@ from tests.golden.harness import DATA
 from tests.golden.manifest import read_manifest
 from tests.golden.weights import name_differences
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def tiny(size: int = 64, **options: int) -> DualStyleGAN:
     torch.manual_seed(1)

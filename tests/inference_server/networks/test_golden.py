@@ -16,9 +16,11 @@ def session() -> Session:
 
 def test_the_folder_holds_every_recorded_network(session: Session) -> None:
     assert session.broken() == []
-    kinds = ("arcface", "bisenet", "crop_rules", "dualstylegan", "e4e", "hrnet", "lpips_alex", "lpips_vgg")
-    kinds += ("parse_smoothing", "psp", "raft_large", "raft_small", "stylegan2_256", "stylegan2_1024")
-    kinds += ("stylegan3_r", "stylegan3_t", "vtoonify_d", "vtoonify_pipeline", "vtoonify_t")
+    kinds = (
+        *("arcface", "bisenet", "crop_rules", "dualstylegan", "e4e", "hrnet", "lpips_alex", "lpips_vgg"),
+        *("parse_smoothing", "psp", "raft_large", "raft_small", "stylegan2_256", "stylegan2_1024"),
+        *("stylegan3_r", "stylegan3_t", "vtoonify_d", "vtoonify_pipeline", "vtoonify_t"),
+    )
     assert all(any(network.startswith(kind) for network in NETWORKS) for kind in kinds)
 
 

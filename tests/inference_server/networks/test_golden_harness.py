@@ -237,7 +237,7 @@ def test_networks_are_built_once_and_dropped_after_their_last_use(tmp_path: Path
         held[built.name] = sorted(alive)
         return {"x": np.zeros(1)}
 
-    case = {"id": "c", "args": {}, "inputs": {}}
+    case: dict[str, Any] = {"id": "c", "args": {}, "inputs": {}}
     output = {"name": "x", "npz_key": "x", "full_shape": [1], "slice": "", "shape": [1]}
     case["outputs"] = [{**output, "tolerance": {"atol": 1.0, "rtol": 0.0}}]
     weights = {"fake_a": {}, "fake_b": {}, "fake_c": {"one": "fake_d", "two": "fake_b"}, "fake_d": {}}
@@ -268,7 +268,7 @@ def test_a_further_recording_of_another_size_runs(tmp_path: Path) -> None:
         else:
             record |= {"fill": "normal", "mean": 0.0, "std": 0.5}
         parameters.append(record)
-    case = {
+    case: dict[str, Any] = {
         "id": "tiny_a",
         "args": {"mode": "wplus"},
         "inputs": {

@@ -13,6 +13,8 @@ from inference_server.networks.parse_smoothing import smooth_sequence, smooth_wi
 from inference_server.networks.stylegan_layers import downsample2
 from inference_server.networks.tensors import ShapeError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def noise(*shape: int, seed: int = 5) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -190,7 +192,7 @@ def test_a_sequence_is_smoothed_frame_by_frame_as_it_is_read() -> None:
 def test_gradients_reach_the_maps() -> None:
     frames, flows = still(3)
     parsing = [noise(4, 6, 8, seed=s).requires_grad_() for s in range(3)]
-    smooth_window(frames, parsing, flows).fused.square().mean().backward()
+    smooth_window(frames, parsing, flows).fused.square().mean().backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in parsing)
 
 

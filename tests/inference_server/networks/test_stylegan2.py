@@ -11,6 +11,7 @@ from inference_server.networks.stylegan2 import (
     Discriminator,
     Generator,
     ModulatedConv2d,
+    ResBlock,
     channels_at,
     minibatch_stddev,
     mix,
@@ -28,6 +29,8 @@ from inference_server.networks.tensors import ShapeError
 from tests.golden.harness import DATA
 from tests.golden.manifest import read_manifest
 from tests.golden.weights import name_differences
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(size: int = 32) -> Generator:
@@ -234,12 +237,36 @@ def test_the_mini_batch_statistic() -> None:
         minibatch_stddev(codes(6, 3, 2, 2))
 
 
+def test_a_residual_block_spelled_out() -> None:
+    """Blur padded by 2 before the 3x3 convolution and by 1 before the 1x1, stride 2, the sum over sqrt(2)."""
+    torch.manual_seed(0)
+    block = ResBlock(3, 5)
+    with torch.no_grad():
+        for name, value in block.named_parameters():
+            if name.endswith("bias"):
+                value.normal_()
+    x = codes(2, 3, 8, 6)
+    k = (torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1])) / 64).expand(3, 1, 4, 4)
+    p = dict(block.named_parameters())
+
+    def active(y: Tensor, bias: Tensor) -> Tensor:
+        y = y + bias[:, None, None]
+        return torch.where(y > 0, y, 0.2 * y) * 2**0.5
+
+    y = active(F.conv2d(x, p["conv1.0.weight"] / 27**0.5, padding=1), p["conv1.1.bias"])
+    y = F.conv2d(y, k, padding=2, groups=3)  # [2, 3, 9, 7]
+    y = active(F.conv2d(y, p["conv2.1.weight"] / 27**0.5, stride=2), p["conv2.2.bias"])
+    skip = F.conv2d(F.conv2d(x, k, padding=1, groups=3), p["skip.1.weight"] / 3**0.5, stride=2)
+    assert skip.shape == y.shape == (2, 5, 4, 3)
+    torch.testing.assert_close(block(x), (y + skip) / 2**0.5, rtol=1e-4, atol=1e-5)
+
+
 def test_r1_penalty_can_be_differentiated_twice() -> None:
     torch.manual_seed(0)
     discriminator = Discriminator(16, channel_max=6)
     x = codes(4, 3, 16, 16).requires_grad_()
     [slope] = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
-    slope.square().sum().backward()
+    slope.square().sum().backward()  # type: ignore[no-untyped-call]
     grads = {name: p.grad for name, p in discriminator.named_parameters()}
     assert all(g is not None and torch.isfinite(g).all() for n, g in grads.items() if n != "final_linear.1.bias")
     assert all(g.abs().max() > 0 for n, g in grads.items() if g is not None and n.endswith("weight"))
@@ -251,7 +278,8 @@ def test_r1_penalty_can_be_differentiated_twice() -> None:
 def test_gradients_reach_every_parameter_and_the_code() -> None:
     generator = tiny()
     z = codes(2, 12).requires_grad_()
-    generator(z, generator.stored_noise()).square().mean().backward()
+    picture: Tensor = generator(z, generator.stored_noise())
+    picture.square().mean().backward()  # type: ignore[no-untyped-call]
     for name, parameter in generator.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from inference_server.networks.stylegan_layers import EqualConv2d
 from inference_server.networks.tensors import ShapeError
 from inference_server.networks.vtoonify import (
     Backbone,
@@ -20,6 +21,8 @@ from tests.golden.harness import DATA
 from tests.golden.manifest import Manifest, read_manifest
 from tests.golden.weights import name_differences
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BACKBONES: tuple[Backbone, ...] = ("dualstylegan", "toonify")
 TINY = {"in_size": 64, "out_size": 128, "style_dim": 12, "n_mlp": 7, "num_res_layers": 2, "channel_max": 8}
 ROWS = 12  # style codes at 128 px
@@ -27,7 +30,7 @@ ROWS = 12  # style codes at 128 px
 
 def tiny(backbone: Backbone = "dualstylegan") -> VToonify:
     torch.manual_seed(1)
-    network = VToonify(backbone, **TINY).eval()  # type: ignore[arg-type]
+    network = VToonify(backbone, **TINY).eval()
     with torch.no_grad():
         for name, value in network.named_parameters():
             if name.startswith("res.") and name.endswith(("conv.0.weight", "conv2.0.weight")):
@@ -110,7 +113,10 @@ def test_the_conditional_discriminator_has_the_published_size() -> None:
 
 def test_dilations_of_the_encoder_blocks() -> None:
     network = published(read_manifest(DATA / "vtoonify_d.json"))
-    assert [block.conv[0].dilation for block in network.res] == [1, 4, 4, 2, 2, 1, 1]
+    convs = [network.get_submodule(f"res.{i}.{conv}.0") for i in range(7) for conv in ("conv", "conv2")]
+    dilations = [conv.dilation for conv in convs if isinstance(conv, EqualConv2d)]
+    assert dilations == [1, 1, 4, 4, 4, 4, 2, 2, 2, 2, 1, 1, 1, 1]
+    assert [conv.padding for conv in convs if isinstance(conv, EqualConv2d)] == dilations
 
 
 # --- entries that inference never reads
@@ -142,7 +148,7 @@ def test_a_file_without_the_unread_entries_loads_strictly(backbone: Backbone) ->
     unread = set(network.unread_entries())
     pruned = {name: value for name, value in network.state_dict().items() if name not in unread}
     with torch.device("meta"):  # nothing is allocated for what was dropped
-        lean = VToonify(backbone, **TINY).eval()  # type: ignore[arg-type]
+        lean = VToonify(backbone, **TINY).eval()
     lean.drop_unread()
     lean.load_state_dict(pruned, strict=True, assign=True)
     assert not any(value.is_meta for value in lean.state_dict().values())
@@ -286,7 +292,7 @@ def test_the_conditional_discriminator_looks_at_degree_and_style() -> None:
     assert not torch.allclose(discriminator.score(x, degree + 0.3, style), score)
     changed = discriminator.score(x, degree, torch.tensor([0, 1, 4, 3]))
     assert (changed != score)[:, 0].tolist() == [False, False, True, False]
-    score.sum().backward()
+    score.sum().backward()  # type: ignore[no-untyped-call]
     for name, parameter in discriminator.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
