@@ -62,7 +62,7 @@ def dry_run(recipe: Recipe, config: TrainConfig, group: Group | None = None) -> 
         seconds = 0.0
         for _ in range(min(2, config.steps)):
             started = time.perf_counter()
-            run._step()
+            run.step()
             run.state.step += 1
             if group.device.type == "cuda":
                 torch.cuda.synchronize(group.device)

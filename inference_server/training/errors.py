@@ -12,7 +12,7 @@ class TrainingError(Exception):
     """Root of all errors raised on purpose while training.
 
     Codes: `training.config`, `training.recipe`, `training.data`, `training.resume`, `training.checkpoint`,
-    `training.diverged`, `training.group`.
+    `training.diverged`, `training.group`, `training.busy`.
     """
 
     def __init__(self, code: str, message: str, *, remedy: str, value: Any = None) -> None:

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from inference_server.training import card, checkpoint, pictures
@@ -103,15 +104,29 @@ class Run:
 
     def open(self) -> list[Event]:
         """Takes up the newest whole checkpoint, where there is one, and starts loading data."""
+        if self.folder is not None and self.group.first:
+            self._lock(self.folder)
         events = self._resume() if self.folder is not None else []
         state, config = self.state, self.config
         if self.folder is not None and self.group.first:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "config.toml", dump_toml(self.table))
             self._history = History(self.folder / "history.jsonl", state.step)
         self._batches = self._stack.enter_context(batches(self.recipe, config, self.group, state.step))
         events.insert(0, Started(state.step, config.steps, state.count(), self.group.size))
         return events
+
+    def _lock(self, folder: Path) -> None:
+        """Keeps a second run out of the folder; the system lets go of the lock when a process dies."""
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._stack.enter_context(FileLock(folder / ".lock", timeout=0))
+        except Timeout as error:
+            raise TrainingError(
+                "training.busy",
+                f"another process is training in {folder}",
+                remedy="Wait for it, cancel it, or choose another folder.",
+                value=str(folder),
+            ) from error
 
     def _resume(self) -> list[Event]:
         assert self.folder is not None
@@ -169,7 +184,7 @@ class Run:
     def advance(self) -> list[Event]:
         """One step of the loop: all phases, averages, and what is due after it."""
         started = time.perf_counter()
-        losses, watched = self._step()
+        losses, watched = self.step()
         state, config = self.state, self.config
         state.step += 1
         seconds = time.perf_counter() - started
@@ -197,7 +212,8 @@ class Run:
             events += self._draw()
         return events
 
-    def _step(self) -> tuple[dict[str, float], dict[str, float]]:
+    def step(self) -> tuple[dict[str, float], dict[str, float]]:
+        """All phases of one step and the averages; returns losses and watched values."""
         state, device = self.state, self.group.device
         modules = state.modules
         prepared = []

@@ -123,7 +123,10 @@ class Recipe(Protocol):
         """One sample as CPU tensors, without the batch dimension. Called from several threads at once."""
 
     def prepare(self, modules: Mapping[str, nn.Module], batch: Batch) -> Batch:
-        """What all phases of a step share (teachers' pictures, say); without gradients, on the device."""
+        """What all phases of a step share (teachers' pictures, say); without gradients, on the device.
+
+        The results for all micro-batches of a step are held until its end.
+        """
 
     def phases(self, step: int) -> Sequence[Phase]:
         """The optimiser steps of this step, in order."""

@@ -213,6 +213,16 @@ def test_damaged_checkpoint_falls_back_with_a_warning(tmp_path: Path) -> None:
     assert 9 not in checkpoint.steps(damaged / "checkpoints")
 
 
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    first = train(Tiny(), CONFIG, tmp_path)
+    next(first)
+    with pytest.raises(TrainingError, match="another process is training") as caught:
+        run(Tiny(), CONFIG, tmp_path)
+    assert caught.value.code == "training.busy"
+    first.close()
+    assert isinstance(run(Tiny(), CONFIG, tmp_path)[-1], Finished)
+
+
 def test_finished_run_can_be_extended_and_is_otherwise_idle(tmp_path: Path) -> None:
     config = replace(CONFIG, steps=4, schedule=ScheduleConfig())
     run(Tiny(), config, tmp_path / "a")
