@@ -1,6 +1,9 @@
-"""The table in inference_server/networks/README.md says what the code says."""
+"""inference_server/networks/README.md says what the code says: its table, and what networks import."""
 
 from __future__ import annotations
+
+import ast
+import sys
 
 import pytest
 
@@ -50,3 +53,20 @@ def test_parameters_are_those_of_the_recorded_state() -> None:
                 if not p.constant and p.alias_of is None and not any(b in p.name for b in buffers):
                     total += size
             assert total == parameters(row), name
+
+
+def test_networks_import_torch_and_numpy_and_nothing_of_the_server() -> None:
+    modules = sorted(README.parent.glob("*.py"))
+    assert len(modules) > 10
+    for path in modules:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue  # a relative import stays inside the package
+            for name in names:
+                inside = name.startswith("inference_server.networks")
+                top = name.partition(".")[0]
+                assert inside or top in {"torch", "numpy", "safetensors"} | sys.stdlib_module_names, (path, name)
