@@ -76,7 +76,7 @@ def wrong_file(path: Path, look: Look, expected: str) -> ModelError:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """Whatever a reader runs into with a hostile or cut file becomes one of the errors above."""
     try:
         yield
@@ -119,7 +119,7 @@ def read_container(path: Path, container: Container, objects: tuple[str, ...] = 
         raise damaged(path, f"it looks like {look.phrase}")
     if look.kind not in kinds:
         raise wrong_file(path, look, expected)
-    with _translated(path):
+    with translated(path):
         if look.kind == "torch-zip":
             return _read_torch_zip(path, objects, check_sums)
         if look.kind == "torch-legacy":

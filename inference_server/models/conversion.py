@@ -17,8 +17,8 @@ from torch import Tensor
 
 from host_bridge.errors import ModelError
 from inference_server.models.cards import Conversion
-from inference_server.models.containers import damaged, unsafe
-from inference_server.models.pickles import MalformedPickle, Record, RefusedGlobal
+from inference_server.models.containers import translated
+from inference_server.models.pickles import Record
 from inference_server.models.rebuilding import NVIDIA_REBUILDERS, rebuild
 
 
@@ -36,16 +36,12 @@ def pickled_module(path: Path, top: Any, root: str) -> dict[str, Tensor]:
 
     Raises ModelError `model.mismatch` when there is no module, `model.damaged`, `model.unsafe`.
     """
-    entries = {**dict(top.items)} if isinstance(top, Record) else top
+    entries = dict(top.items) if isinstance(top, Record) else top
     if not isinstance(entries, dict) or root not in entries:
         found = ", ".join(map(str, entries)) if isinstance(entries, dict) else f"a {type(top).__name__}"
         raise _not_convertible(path, f"expected an entry {root!r}, found {found}")
-    try:
+    with translated(path):
         fields = rebuild(entries[root], NVIDIA_REBUILDERS)
-    except RefusedGlobal as error:
-        raise unsafe(path, error.name) from error
-    except (MalformedPickle, TypeError, ValueError, RuntimeError, EOFError) as error:
-        raise damaged(path, str(error)) from error
     state: dict[str, Tensor] = {}
     _flatten(path, fields, "", state)
     return state

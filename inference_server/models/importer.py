@@ -67,9 +67,8 @@ def card_for_import(card_file: Path | None, model_id: str | None, template: str 
                 remedy="Templates: " + ", ".join(c.id for c in official_cards() if c.template) + "; add --id NEW.",
             )
         if model_id in {card.id for card in official_cards()}:
-            raise ModelError(
-                "model.card", f"{model_id!r} is a card's id", remedy="Choose another --id.", value=model_id
-            )
+            taken = f"{model_id!r} is a card's id already"
+            raise ModelError("model.card", taken, remedy="Choose another --id.", value=model_id)
         named_card = msgspec.structs.replace(base, id=model_id, title=f"{base.title}: {model_id}")
         return check_card(named_card, model_id)
     return official_card(model_id) if model_id is not None else None

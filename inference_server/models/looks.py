@@ -53,7 +53,7 @@ def look_at(path: Path) -> Look:
         return Look("npy-objects", "a NumPy file of pickled objects") if objects else Look("npy", "a NumPy array")
     if len(head) > 9 and int.from_bytes(head[:8], "little") < 100 << 20 and head[8:9] == b"{":
         return Look("safetensors", "a safetensors file")
-    if head[:1] == b"\x80" and 2 <= head[1] <= 5:
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return Look("pickle", "a Python pickle")
     if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")):
         return Look("compressed", "a compressed archive; unpack it first")
@@ -67,9 +67,7 @@ def _look_at_zip(path: Path) -> Look:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
-        return Look(
-            "broken-zip", "the beginning of a zip or PyTorch file whose end is missing (a half-finished download)"
-        )
+        return Look("broken-zip", "the beginning of a zip or PyTorch file without its end (a download cut short)")
     tops = {name.partition("/")[2] for name in names}
     if "constants.pkl" in tops or any(rest.startswith("code/") for rest in tops):
         return Look("torchscript", "a TorchScript program, which carries code")

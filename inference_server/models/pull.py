@@ -69,7 +69,7 @@ def fetch(card: Card, folder: Folder, *, endpoint: str | None = None) -> Path:
 
     url = hf_hub_url(hub.repo, hub.path, revision=hub.revision, endpoint=endpoint)
     try:
-        meta = get_hf_file_metadata(url, token=False, timeout=_TIMEOUT_SECONDS, endpoint=endpoint)
+        meta = get_hf_file_metadata(url, token=False, timeout=_TIMEOUT_SECONDS)
         if not meta.etag or meta.size is None:
             raise _failed(card, url, "the server does not say which version and how large it is")
         if card.bytes is not None and meta.size != card.bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -43,20 +45,21 @@ def _state_dicts(contents: Any, path: str = "", depth: int = 0) -> Iterator[tupl
         yield from _state_dicts(value, f"{path}/{key}" if path else str(key), depth + 1)
 
 
+@lru_cache(maxsize=128)
+def _shapes(network: str, config: bytes) -> Mapping[str, tuple[int, ...]]:
+    entries = layout(network, msgspec.json.decode(config)).entries
+    return MappingProxyType({name: entry.shape for name, entry in entries.items()})
+
+
 def likenesses(contents: Any, cards: list[Card] | None = None) -> list[Likeness]:
     """Cards whose networks share names and shapes with the content, best first; those alike in all are all listed."""
     found = list(_state_dicts(contents))
     if not found:
         return []
-    expected: dict[bytes, dict[str, tuple[int, ...]]] = {}
     out: list[Likeness] = []
     for card in official_cards() if cards is None else cards:
         for name, part in card.parts.items():
-            key = msgspec.json.encode((part.network, part.config), order="sorted")
-            if key not in expected:
-                entries = layout(part.network, part.config).entries
-                expected[key] = {entry: spec.shape for entry, spec in entries.items()}
-            wanted = expected[key]
+            wanted = _shapes(part.network, msgspec.json.encode(part.config, order="sorted"))
             best = None
             for root, shapes in found:
                 for prefix in dict.fromkeys((part.prefix, *_PREFIXES)):

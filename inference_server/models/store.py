@@ -60,7 +60,7 @@ class Folder:
     """A model folder. The user's own is writable; a studio's is only read."""
 
     path: Path
-    writable: bool
+    writable: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,6 +258,7 @@ class ModelStore:
         with _locked(folder):
             if not replace:
                 self.check_free(card.id)
+            _remove_drafts(folder.path)
             with _temporary(folder.path, ".safetensors") as draft:
                 write(draft)
                 digest = sha256_of(draft)
@@ -385,6 +386,12 @@ def _publish(draft: Path, target: Path) -> None:
         os.fsync(stream.fileno())
     draft.chmod(0o666 & ~umask)  # mkstemp makes it private; a studio folder is for its group
     os.replace(draft, target)
+
+
+def _remove_drafts(folder: Path) -> None:
+    """What a killed process left; nobody else is writing while the lock is held."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
 
 
 def _remove_weights(folder: Path, model_id: str, keep: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_encoder_file_with_decoder_and_latent_average(
         "opts": {"device": "cuda", "lr": 1e-4, "w_norm": None, "train": True, "sizes": [1, 2]},
     }
     torch.save(content, tmp_path / "encoder.pt", _use_new_zipfile_serialization=not legacy)
-    fields = {"root": "state_dict", "prefix": "encoder.", "ignore": ["decoder.*"]}
+    fields: dict[str, Any] = {"root": "state_dict", "prefix": "encoder.", "ignore": ["decoder.*"]}
     text = part("psp", config, **fields) + '[tensors.latent_avg]\npath = "latent_avg"\nshapes = [[8, 16]]\n'
     done = import_file(tmp_path / "encoder.pt", store, card(text))
     assert done.left_out == ("opts",)
@@ -192,7 +193,7 @@ def codes_file(path: Path, codes: object, version: int = 3) -> None:
     import pickle  # np.save writes protocol 3; older files have protocol 2, where bytes are spelled as a call
 
     with path.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": ()})
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": ()})  # type: ignore[no-untyped-call]
         pickle.dump(array, stream, protocol=version)
 
 
