@@ -1,0 +1,1 @@
+"""`look`: analytic portrait styles, built in."""

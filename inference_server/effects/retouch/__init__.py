@@ -1,0 +1,1 @@
+"""`retouch`: attribute directions by landmark warps and frequency separation, built in."""
