@@ -147,6 +147,18 @@ def test_plain_state_dicts_with_and_without_a_prefix(
     assert all(torch.equal(loaded[k], v) for k, v in state.items())
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_state_dict_as_torch_saves_it(tmp_path: Path, store: ModelStore, card: Cards, legacy: bool) -> None:
+    """An OrderedDict that carries versions as an attribute, and a list of parameters that still want gradients."""
+    network = build("bisenet", {"classes": 3, "width": 8})
+    state = network.state_dict(keep_vars=True)
+    assert hasattr(state, "_metadata")
+    torch.save(state, tmp_path / "iter.pth.tar", _use_new_zipfile_serialization=not legacy)
+    import_file(tmp_path / "iter.pth.tar", store, card(part("bisenet", {"classes": 3, "width": 8})))
+    loaded = load_network("tiny", store=store).state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in network.state_dict().items())
+
+
 def test_lpips_joins_its_two_files(tmp_path: Path, store: ModelStore, card: Cards) -> None:
     from inference_server.models.loading import load_lpips
 
