@@ -31,11 +31,22 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """A header attribute exactly as an EXR file stores it: `type` by its EXR name, `data` little-endian.
+
+    `plates.attributes` turns it into a Python value and back.
+    """
+
+    type: str
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Part:
     """One part of a file. `channels` keeps the file's channel order; samples are [height, width] of the data window.
 
     `header` holds every attribute needed to write the part again as it was (type, compression, tiles, line
-    order, timecode, chromaticities, custom attributes).
+    order, timecode, chromaticities, custom attributes), by name. `name` is "" where a single-part file has none.
     """
 
     name: str
@@ -43,7 +54,7 @@ class Part:
     data_window: Window
     display_window: Window
     pixel_aspect: float
-    header: Mapping[str, Any] = field(default_factory=dict)
+    header: Mapping[str, Attribute] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
