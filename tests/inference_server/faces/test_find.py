@@ -14,10 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from host_bridge.errors import FaceError
-from inference_server.faces.analyse import faces_of_picture
-from inference_server.faces.detect import Detection, MediaPipeDetector, Search, merge, tiles
+from inference_server.faces.analyse import FaceTools, faces_of_picture
+from inference_server.faces.detect import Detection, Search, merge, tiles
 from inference_server.faces.geometry import Roi, View, eye_distance
-from inference_server.faces.landmarks import MediaPipeLandmarker
 from inference_server.faces.runtime import Graph
 from inference_server.faces.types import FaceFrame
 
@@ -55,8 +54,7 @@ def test_portrait(portrait_face: FaceFrame) -> None:
 def test_head_of_40_px_in_1080p(
     portrait: Portrait,
     portrait_face: FaceFrame,
-    detector: MediaPipeDetector,
-    landmarker: MediaPipeLandmarker,
+    tools: FaceTools,
     place: tuple[int, int],
 ) -> None:
     factor = 40 / 175
@@ -64,26 +62,24 @@ def test_head_of_40_px_in_1080p(
     plate = textured(1080, 1920)
     x, y = place
     plate[y : y + small.shape[0], x : x + small.shape[1]] = small
-    found = faces_of_picture(plate, detector, landmarker)
+    found = faces_of_picture(plate, tools)
     assert len(found) == 1
     assert error_of(found[0], portrait_face, factor, place) < 0.08
-    assert faces_of_picture(plate, detector, landmarker, search=Search.WHOLE) == []
+    assert faces_of_picture(plate, tools, search=Search.WHOLE) == []
 
 
-def test_no_face_is_an_empty_list(detector: MediaPipeDetector, landmarker: MediaPipeLandmarker) -> None:
-    assert faces_of_picture(textured(360, 640), detector, landmarker) == []
-    assert faces_of_picture(np.zeros((40, 50, 3), np.uint8), detector, landmarker) == []
+def test_no_face_is_an_empty_list(tools: FaceTools) -> None:
+    assert faces_of_picture(textured(360, 640), tools) == []
+    assert faces_of_picture(np.zeros((40, 50, 3), np.uint8), tools) == []
 
 
-def test_several_faces_each_once(
-    portrait: Portrait, portrait_face: FaceFrame, detector: MediaPipeDetector, landmarker: MediaPipeLandmarker
-) -> None:
+def test_several_faces_each_once(portrait: Portrait, portrait_face: FaceFrame, tools: FaceTools) -> None:
     head = portrait[:250, 80:370]
     plate = textured(540, 1280)
     plate[20:270, 40:330] = head
     plate[200:450, 500:790] = head[:, ::-1]
     plate[50:175, 1000:1145] = cv2.resize(head, (145, 125), interpolation=cv2.INTER_AREA)
-    found = faces_of_picture(plate, detector, landmarker)
+    found = faces_of_picture(plate, tools)
     centres = sorted(float(f.landmarks[1, 0]) for f in found)
     nose = float(portrait_face.landmarks[1, 0]) - 80
     assert centres == pytest.approx([40 + nose, 500 + 290 - nose, 1000 + nose / 2], abs=8)
@@ -93,56 +89,49 @@ def test_several_faces_each_once(
 def test_tilted_head(
     portrait: Portrait,
     portrait_face: FaceFrame,
-    detector: MediaPipeDetector,
-    landmarker: MediaPipeLandmarker,
+    tools: FaceTools,
     degrees: float,
 ) -> None:
     turn = cv2.getRotationMatrix2D((222, 120), degrees, 1.0)
     turned = cv2.warpAffine(portrait, turn, (512, 512), borderMode=cv2.BORDER_REFLECT)
-    (found,) = faces_of_picture(np.asarray(turned, np.uint8), detector, landmarker)
+    (found,) = faces_of_picture(np.asarray(turned, np.uint8), tools)
     expected = portrait_face.landmarks[:, :2] @ turn[:, :2].T + turn[:, 2]
     apart = np.hypot(*(found.landmarks[:, :2] - expected).T)
     assert apart.mean() / eye_distance(portrait_face.landmarks) < 0.06
 
 
-def test_face_partly_out_of_frame(
-    portrait: Portrait, portrait_face: FaceFrame, detector: MediaPipeDetector, landmarker: MediaPipeLandmarker
-) -> None:
+def test_face_partly_out_of_frame(portrait: Portrait, portrait_face: FaceFrame, tools: FaceTools) -> None:
     """Cut through a cheek and through the chin; landmarks may lie outside the picture."""
     for rows, columns in ((slice(0, 300), slice(195, 512)), (slice(0, 158), slice(80, 380))):
-        (found,) = faces_of_picture(portrait[rows, columns], detector, landmarker)
+        (found,) = faces_of_picture(portrait[rows, columns], tools)
         shift = (-float(columns.start), -float(rows.start))
         assert error_of(found, portrait_face, 1.0, shift) < 0.25
 
 
-def test_pixel_aspect_and_origin(
-    portrait: Portrait, portrait_face: FaceFrame, detector: MediaPipeDetector, landmarker: MediaPipeLandmarker
-) -> None:
+def test_pixel_aspect_and_origin(portrait: Portrait, portrait_face: FaceFrame, tools: FaceTools) -> None:
     """An anamorphic plate whose data window begins outside the display window."""
     squeezed = np.asarray(cv2.resize(portrait, (256, 512), interpolation=cv2.INTER_AREA), np.uint8)
-    (found,) = faces_of_picture(squeezed, detector, landmarker, origin=(-30, 7), pixel_aspect=2.0)
+    (found,) = faces_of_picture(squeezed, tools, origin=(-30, 7), pixel_aspect=2.0)
     assert found.pixel_aspect == 2.0
     expected = portrait_face.landmarks[:, :2] * [0.5, 1.0] + [-30, 7]
     assert np.hypot(*((found.landmarks[:, :2] - expected) * [2.0, 1.0]).T).mean() < 3.0
     assert eye_distance(found.square()) == pytest.approx(eye_distance(portrait_face.square()), rel=0.05)
 
 
-def test_floats_and_bytes_agree(
-    portrait: Portrait, portrait_face: FaceFrame, detector: MediaPipeDetector, landmarker: MediaPipeLandmarker
-) -> None:
+def test_floats_and_bytes_agree(portrait: Portrait, portrait_face: FaceFrame, tools: FaceTools) -> None:
     picture = portrait.astype(np.float32) / np.float32(255)
     picture[0, 0] = np.nan
     picture[0, 1] = 37.0
-    (found,) = faces_of_picture(picture, detector, landmarker)
+    (found,) = faces_of_picture(picture, tools)
     assert np.abs(found.landmarks - portrait_face.landmarks).max() < 0.5
 
 
 def test_a_frame_does_not_depend_on_the_one_before(
-    portrait: Portrait, portrait_face: FaceFrame, detector: MediaPipeDetector, landmarker: MediaPipeLandmarker
+    portrait: Portrait, portrait_face: FaceFrame, tools: FaceTools
 ) -> None:
-    faces_of_picture(textured(200, 300), detector, landmarker)
-    faces_of_picture(np.ascontiguousarray(portrait[:, ::-1]), detector, landmarker)
-    (again,) = faces_of_picture(portrait, detector, landmarker)
+    faces_of_picture(textured(200, 300), tools)
+    faces_of_picture(np.ascontiguousarray(portrait[:, ::-1]), tools)
+    (again,) = faces_of_picture(portrait, tools)
     assert np.array_equal(again.landmarks, portrait_face.landmarks)
     assert again.score == portrait_face.score
 
