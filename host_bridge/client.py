@@ -49,6 +49,10 @@ _HANDSHAKE_FAILED = (
 )
 
 
+# A dropped connection looks like a wrong server key until it has happened this often in a row (some 0.4 s).
+_HANDSHAKES = 3
+
+
 class Link(Enum):
     """How things stand with the server."""
 
@@ -335,6 +339,7 @@ class _Loop:
         self._mailbox = mailbox
         self._pen = Pen(client.session)
         self._live = Liveness.start(time.monotonic(), schedule)
+        self._poller = zmq.Poller()
         self._pending: dict[str, _Request] = {}
         self._jobs: dict[str, _Tracked] = {}
         self._dealer: zmq.Socket[bytes] | None = None
@@ -344,19 +349,17 @@ class _Loop:
         self.endpoint = ""
         self._welcomed = False
         self._shook_hands = False
+        self._failed_handshakes = 0
+        self._connection: Connection | None = None
         self._running = True
 
     # the loop
 
     def run(self) -> None:
+        self._poller.register(self._mailbox.socket, zmq.POLLIN)
         self._open()
         while self._running:
-            poller = zmq.Poller()
-            poller.register(self._mailbox.socket, zmq.POLLIN)
-            for sock in (self._dealer, self._monitor):
-                if sock is not None:
-                    poller.register(sock, zmq.POLLIN)
-            ready = dict(poller.poll(self._wait_ms()))
+            ready = dict(self._poller.poll(self._wait_ms()))
             if self._mailbox.socket in ready:
                 for command in self._mailbox.drain():
                     command(self)
@@ -373,6 +376,7 @@ class _Loop:
             elif self._live.phase is Phase.LOST and self._dealer is not None:
                 self._close(Link.UNREACHABLE, _unreachable(f"{self.endpoint} does not answer"))
         self._close(Link.CLOSED, None)
+        self._poller.unregister(self._mailbox.socket)
         for command in self._mailbox.close():
             command(self)
         gone = _unreachable("this client was closed")
@@ -457,6 +461,7 @@ class _Loop:
         self._close(Link.CONNECTING, self._client.error)
         try:
             connection = self._client._connect()
+            self._connection = connection
             self.endpoint, self._server_key = connection.endpoint, connection.server_key
             dealer = self._context.socket(zmq.DEALER)
             self._dealer = dealer
@@ -469,11 +474,14 @@ class _Loop:
             self._monitor = dealer.get_monitor_socket(
                 zmq.Event.HANDSHAKE_SUCCEEDED
                 | zmq.Event.DISCONNECTED
+                | zmq.Event.CONNECT_RETRIED
                 | _HANDSHAKE_FAILED[0]
                 | _HANDSHAKE_FAILED[1]
                 | _HANDSHAKE_FAILED[2]
             )
             dealer.connect(connection.endpoint)
+            self._poller.register(dealer, zmq.POLLIN)
+            self._poller.register(self._monitor, zmq.POLLIN)
         except FaceplateError as error:
             self._give_up(Link.UNREACHABLE, error)
             return
@@ -484,10 +492,14 @@ class _Loop:
 
     def _close(self, state: Link, error: FaceplateError | None) -> None:
         self._welcomed = self._shook_hands = False
+        self._failed_handshakes = 0
         for request in self._pending.values():
             request.sent = False
         for tracked in self._jobs.values():
             tracked.filling = False
+        for sock in (self._dealer, self._monitor):
+            if sock is not None and sock in self._poller:
+                self._poller.unregister(sock)
         if self._dealer is not None:
             self._dealer.disable_monitor()
             self._dealer.close()
@@ -510,12 +522,21 @@ class _Loop:
             if kind is zmq.Event.HANDSHAKE_SUCCEEDED:
                 self._shook_hands = True
             elif kind in _HANDSHAKE_FAILED:
-                error = refused_key(self.endpoint, self._server_key)
-                self._give_up(Link.REFUSED, error)
-                for request in list(self._pending.values()):
-                    self._settle(request, error)
+                self._failed_handshakes += 1
+                if kind is zmq.Event.HANDSHAKE_FAILED_AUTH or self._failed_handshakes >= _HANDSHAKES:
+                    self._refuse(refused_key(self.endpoint, self._server_key))
+            elif kind is zmq.Event.CONNECT_RETRIED and self._moved():
+                self._open()
+                return
             elif kind is zmq.Event.DISCONNECTED and self._shook_hands:
                 self._give_up(Link.UNREACHABLE, _unreachable(f"{self.endpoint} closed the connection"))
+
+    def _moved(self) -> bool:
+        """Whether the server is announced elsewhere now, having been restarted."""
+        try:
+            return self._client._connect() != self._connection
+        except FaceplateError:
+            return False  # not announced yet
 
     def _receive(self) -> None:
         while self._dealer is not None:
@@ -637,8 +658,18 @@ class _Loop:
             event = m.event_from_body(str(body.get("type")), body)
             if event is not None:
                 self._event(event)
-        if status.more and job_id in self._jobs:
+        if self._jobs.get(job_id) is not tracked:
+            return
+        if status.more:
             self._fill(job_id)
+            return
+        tracked.seq = max(tracked.seq, status.last_seq)
+        if status.ended:
+            # Its last event could not be stored (a full disk); the record still says how it ended.
+            last = {"job_id": job_id, "seq": tracked.seq + 1, "done": status.done, "failed": status.failed}
+            event = m.event_from_body(f"job_{status.state}", {**last, "error": status.error or {}})
+            if event is not None:
+                self._event(event)
 
 
 def _fits(reply: m.PreviewResult, buffers: tuple[bytes, ...]) -> bool:

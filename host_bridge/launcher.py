@@ -80,12 +80,22 @@ def connect(
         return _attach(_source(endpoint), name, min(timeout_s, 5.0), on_state)
     folder = Path(str((settings or {}).get("runtime") or runtime_dir()))
     file = folder / CONNECTION_FILE
-    found = _running(file)
-    if found is None:
-        if not start:
-            raise _not_running(file)
-        _start_detached(folder, dict(settings or {}), timeout_s)
-    return _attach(lambda: read_connection(file), name, timeout_s, on_state)
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = _running(file)
+        if found is None:
+            if not start:
+                raise _not_running(file)
+            found = _start_detached(folder, dict(settings or {}), timeout_s)
+        try:
+            return _attach(lambda: read_connection(file), name, min(timeout_s, 3.0), on_state)
+        except ServerError as error:
+            # It may have ended, or another taken its place, between being found and being spoken to.
+            over = time.monotonic() > deadline
+            if over or error.code not in ("server.unreachable", "server.wrong_key", "server.not_running"):
+                raise
+            if error.code == "server.wrong_key" and _running(file) == found:
+                raise
 
 
 def serve_foreground(settings: Mapping[str, Any] | None = None, *, config: Path | None = None) -> int:

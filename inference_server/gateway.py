@@ -164,12 +164,12 @@ class Gateway:
         identity, parts = frames[0].bytes, [f.bytes for f in frames[1:]]
         header: Header | None = None
         try:
-            header = header_of(parts, self._limits)
             envelope = unpack(parts, self._limits)
             header = envelope.header
             self._remember(header.session, identity)
             self._dispatch(envelope, frames[-1])
         except FaceplateError as error:
+            header = header or header_of(parts, self._limits)
             self._write(identity, m.Error(clip_error(error)), header, ())
         except Exception as error:  # noqa: BLE001 - answered: every request gets one answer
             _log.exception("request")

@@ -131,6 +131,14 @@ class Database:
             (attempt, device, now, job_id),
         )
 
+    def frame_in_hand(self, job_id: str, attempt: int) -> int | None:
+        """The frame a dead worker had begun, by the note it leaves beside its lease (worker.py)."""
+        try:
+            noted = (self.leases / f"{job_id}.frame").read_text(encoding="ascii").split()
+        except FileNotFoundError:
+            return None
+        return int(noted[1]) if len(noted) == 2 and noted[0] == str(attempt) else None
+
     def requeue(self, job_id: str, deaths: dict[str, int]) -> None:
         """The job waits again, its worker having died."""
         self._revoke(job_id)
@@ -277,6 +285,7 @@ class Database:
 
     def _revoke(self, job_id: str) -> None:
         (self.leases / job_id).unlink(missing_ok=True)
+        (self.leases / f"{job_id}.frame").unlink(missing_ok=True)
 
     def _row(self, job_id: str) -> sqlite3.Row:
         row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()

@@ -62,7 +62,7 @@ Send = Callable[[str, m.Message, "Header | None", "tuple[bytes, ...]"], None]
 
 @dataclass
 class Job:
-    """A job that has not ended. `frame` is the one a worker has in hand."""
+    """A job that has not ended. `frame` is the one a worker has in hand; `held` keeps it from being given out."""
 
     id: str
     spec: JobSpec
@@ -79,6 +79,7 @@ class Job:
     deaths: dict[str, int] = field(default_factory=dict)
     worker: Any = None
     frame: int | None = None
+    held: bool = False
     cancelling: bool = False
     cancel_sent: float = 0.0
     heard: float = 0.0
@@ -276,7 +277,7 @@ class Scheduler:
         for worker in self._workers.ready():
             if worker.job_id:
                 continue
-            waiting = [job for job in self._jobs.values() if not job.running]
+            waiting = [job for job in self._jobs.values() if not job.running and not job.held]
             if not waiting:
                 return
             self._begin(min(waiting, key=lambda job: (-job.priority, job.created)), worker)
@@ -339,7 +340,17 @@ class Scheduler:
         worker.job_id = worker.ask_id = ""
         if job is None or job.worker is not worker:
             return
-        frame, job.frame, job.worker = job.frame, None, None
+        job.worker, job.held = None, True
+        attempt = job.attempt
+        self._store.do(lambda db: db.frame_in_hand(job.id, attempt), lambda noted: self._bereaved(job, noted, why))
+
+    def _bereaved(self, job: Job, noted: int | FaceplateError | None, why: str) -> None:
+        """Go on with a job whose worker died with the frame `noted` in hand."""
+        frame, job.frame, job.held = job.frame, None, False
+        if isinstance(noted, int) and noted not in job.done and noted not in job.failed:
+            frame = noted
+        if self._jobs.get(job.id) is not job:
+            return
         if job.cancelling:
             self._end(job, "cancelled", None)
             return
@@ -352,6 +363,7 @@ class Scheduler:
             return
         deaths = dict(job.deaths)
         self._store.do(lambda db: db.requeue(job.id, deaths), self._stored)
+        self.assign()
 
     def tick(self) -> None:
         """What is due without anybody asking: progress, workers that hang, jobs nobody can do."""

@@ -31,6 +31,7 @@ def serve(config: ServerConfig, *, foreground: bool = True) -> None:
     private_folder(config.logs_path)
     file = runtime / CONNECTION_FILE
     with _lock(runtime / "server.lock", "runtime"), _lock(state / "store.lock", "state"):
+        file.unlink(missing_ok=True)  # a killed server's
         _set_up_log(config.logs_path / "server.log", foreground)
         local = KeyPair.fresh()
         if config.certificates:

@@ -88,6 +88,10 @@ class Lease:
     path: Path
     attempt: int
 
+    def note_frame(self, frame: int) -> None:
+        """Leave on disk which frame is begun: a message could still be unsent when the frame kills this process."""
+        self.path.with_name(f"{self.path.name}.frame").write_text(f"{self.attempt} {frame}", encoding="ascii")
+
     def held(self) -> bool:
         try:
             return self.path.read_text(encoding="ascii") == str(self.attempt)
@@ -166,6 +170,8 @@ class Worker:
             events = runner.run(job.spec, context)
             try:
                 for event in events:
+                    if isinstance(event, FrameStarted):
+                        lease.note_frame(event.frame)
                     self._report(job, event)
                     self._receive(0)
                     self._tell_memory()

@@ -17,6 +17,7 @@ from host_bridge import launcher
 from host_bridge.client import Client
 from host_bridge.endpoint import read_connection
 from host_bridge.jobspec import JobSpec, PlateSpec
+from host_bridge.locks import FileLock
 
 ROOT = Path(__file__).parents[3]
 RUNNER = "tests.inference_server.server.identity_runner"
@@ -40,7 +41,7 @@ class Place:
             "state": str(self.root / "state"),
             "devices": ["cpu"],
             "runner": f"{RUNNER}:open_identity",
-            "effects": f"{RUNNER}:descriptors",
+            "effects": "tests.inference_server.server.copy_effect:descriptors",
             **settings,
         }
         client = launcher.connect(settings=values)
@@ -59,7 +60,9 @@ class Place:
     def kill_server(self) -> int:
         pid = self.server_pid
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not alive(pid))
+        lock = FileLock(self.runtime / "server.lock")
+        assert lock.acquire(5.0)  # free once the last thread of the process is gone
+        lock.release()
         return pid
 
     def control(self, **values: Any) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from host_bridge.effects import EffectDescriptor, Param
 from host_bridge.errors import EffectError, JobError
 from host_bridge.jobspec import JobSpec, PreviewSpec
 from inference_server.config import ServerConfig
@@ -125,20 +124,3 @@ def open_broken(device: str, config: ServerConfig) -> IdentityRunner:
 
 def open_dying(device: str, config: ServerConfig) -> IdentityRunner:
     os._exit(7)
-
-
-def descriptors() -> tuple[EffectDescriptor, ...]:
-    return (
-        EffectDescriptor(
-            "copy",
-            "Copy",
-            "1",
-            "edit",
-            "Copies the plate.",
-            params=(
-                Param("amount", "double", "Amount", 1.0, minimum=0.0, maximum=2.0),
-                Param("style", "choice", "Style", "plain", choices=("plain", "fancy")),
-            ),
-            edits=(Param("smile", "double", "Smile", 0.0, minimum=-1.0, maximum=1.0),),
-        ),
-    )
