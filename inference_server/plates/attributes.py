@@ -120,10 +120,11 @@ class Timecode:
 
     @classmethod
     def unpack(cls, attribute: Attribute) -> Timecode:
-        word, user = struct.unpack("<2I", attribute.data)
+        words: tuple[int, int] = struct.unpack("<2I", attribute.data)
+        word, user = words
 
         def digits(shift: int, tens: int) -> int:
-            return int(word >> shift & 0xF) + 10 * (word >> shift + 4 & (1 << tens) - 1)
+            return (word >> shift & 0xF) + 10 * (word >> shift + 4 & (1 << tens) - 1)
 
         return cls(
             digits(24, 2), digits(16, 3), digits(8, 3), digits(0, 2), bool(word >> 6 & 1), bool(word >> 15 & 1),

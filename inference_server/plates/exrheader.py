@@ -32,8 +32,8 @@ PIXEL_TYPES = ("uint", "half", "float")
 # What the binding must understand to decode or encode pixels; everything else is opaque to it.
 STRUCTURAL = frozenset(
     (
-        "channels", "chunkCount", "compression", "dataWindow", "displayWindow", "lineOrder", "maxSamplesPerPixel", "name",
-        "pixelAspectRatio", "screenWindowCenter", "screenWindowWidth", "tiles", "type", "version",
+        "channels", "chunkCount", "compression", "dataWindow", "displayWindow", "lineOrder", "maxSamplesPerPixel",
+        "name", "pixelAspectRatio", "screenWindowCenter", "screenWindowWidth", "tiles", "type", "version",
     )
 )  # fmt: skip
 # The library knows these by name and looks at their type and value.

@@ -2,13 +2,13 @@
 
 Decided here:
 - Integers are normalised to 0..1 by their full scale (8 bits by 255; 10, 12 and 16 bits by 65535, as
-  OpenImageIO expands them) in float32, from which every integer comes back exactly. Half and float TIFF samples are kept as they are.
-  32-bit integers and doubles do not fit float32 and are refused.
+  OpenImageIO expands them) in float32, from which every integer comes back exactly. Half and float TIFF
+  samples are kept as they are. 32-bit integers and doubles do not fit float32 and are refused.
 - Alpha is never multiplied or divided: unassociated alpha is read and written as stored.
 - The format and bits go along as the attribute `faceplate:sourceFormat` ("dpx uint10"). Written as EXR a plate
-  holds the normalised floats and loses nothing. It can be written as its own format again, at its own bits, with the source
-  file's metadata; values outside 0..1 are then clipped (with a warning). No other conversion is made, since display
-  formats hold other colours than scene-linear EXR.
+  holds the normalised floats and loses nothing. It can be written as its own format again, at its own bits, with
+  the source file's metadata; values outside 0..1 are then clipped (with a warning). No other conversion is made,
+  since display formats hold other colours than scene-linear EXR.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from inference_server.plates.types import Attribute, Part, PlateFrame, Samples, 
 EXTENSIONS = {".dpx": "dpx", ".tif": "tiff", ".tiff": "tiff", ".png": "png"}
 SOURCE_FORMAT = "faceplate:sourceFormat"
 PROVENANCE_PREFIX = "faceplate: "
+_DPX_NAME = range(36, 136)
 _RENAMED = {"ImageDescription": "comments", "Copyright": "owner", "DateTime": "capDate"}
 _FULL_SCALE = {"uint8": 255, "uint16": 65535}
 
@@ -79,6 +80,8 @@ def read_image(path: str, frame: int, made: str = "") -> PlateFrame:
     Raises PlateError `plate.unreadable`, `plate.truncated` or `plate.format`.
     """
     made = made or format_of(path)
+    if made == "dpx":
+        _check_dpx_size(path)
     source = _open(path)
     try:
         spec = source.spec()
@@ -121,6 +124,17 @@ def read_image(path: str, frame: int, made: str = "") -> PlateFrame:
         header={**_attributes(spec), SOURCE_FORMAT: encode("string", note)},
     )
     return PlateFrame(frame, path, (part,))
+
+
+def _check_dpx_size(path: str) -> None:
+    """See that a DPX file is as long as its header says; the decoder would fill what is missing."""
+    with open(path, "rb") as file:
+        head = file.read(20)
+        size = os.fstat(file.fileno()).st_size
+    if len(head) == 20 and head[:4] in (b"SDPX", b"XPDS"):
+        stated = int.from_bytes(head[16:20], "big" if head[:1] == b"S" else "little")
+        if size < stated < 0xFFFFFFFF:
+            raise _unreadable(path, f"end of file at byte {size} of {stated}")
 
 
 def _attributes(spec: Any) -> dict[str, Attribute]:
@@ -204,6 +218,10 @@ def write_image(frame: PlateFrame, path: str, target: str, provenance: Mapping[s
     problem = output.geterror()
     if not output.close() or not written:
         raise _failed(path, frame.frame, problem or output.geterror())
+    if made == "dpx":
+        with open(target, "r+b") as file:  # the header names the file: the one it will be
+            file.seek(_DPX_NAME.start)
+            file.write(os.path.basename(path).encode()[: len(_DPX_NAME) - 1].ljust(len(_DPX_NAME), b"\0"))
     return warnings
 
 

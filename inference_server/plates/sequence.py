@@ -252,7 +252,7 @@ def find_sequence(text: str, view: str = "") -> Sequence:
 
 
 def _nearest_names(pattern: Pattern) -> str:
-    extension = os.path.splitext(pattern.suffix or pattern.prefix)[1].lower()
+    extension = os.path.splitext(f"x{pattern.suffix or pattern.prefix}")[1].lower()
     alike = sorted(n for n in _names(pattern.folder) if n.lower().endswith(extension) and not n.startswith("."))
     if not alike:
         return f"The folder has no {extension or 'such'} files: check the path."

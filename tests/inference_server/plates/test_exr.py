@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host_bridge.errors import PlateError
-from inference_server.plates import exr
+from inference_server.plates import exr, exrheader
 from inference_server.plates.attributes import Timecode, decode, encode
 from inference_server.plates.exr import encode_exr
 from inference_server.plates.reader import read_plate
@@ -134,18 +134,18 @@ def test_lossy_compressions_become_zip_with_a_warning_unless_kept(
     result = write_plate(frame, str(tmp_path / "b.exr"))
     again = read_plate(result.path, 1)
     assert same_bits(again.parts[0].channels["R"], frame.parts[0].channels["R"])
-    stored = exr.COMPRESSIONS[decode(again.parts[0].header["compression"])]
+    stored = exrheader.COMPRESSIONS[decode(again.parts[0].header["compression"])]
     assert stored == (codec if kept else "zip")
     assert [w.code for w in result.warnings] == ([] if kept else ["plate.compression"])
     asked = write_plate(frame, str(tmp_path / "c.exr"), compression="keep")
-    assert exr.COMPRESSIONS[decode(read_plate(asked.path).parts[0].header["compression"])] == codec
+    assert exrheader.COMPRESSIONS[decode(read_plate(asked.path).parts[0].header["compression"])] == codec
     assert [w.code for w in asked.warnings] == ([] if kept else ["plate.lossy"])
 
 
 def test_a_compression_asked_for_by_name_is_used_and_a_wrong_name_refused(tmp_path: Path) -> None:
     frame = read_plate(write_plate_file(tmp_path / "a.exr"), 1)
     result = write_plate(frame, str(tmp_path / "b.exr"), compression="piz")
-    assert decode(read_plate(result.path).parts[0].header["compression"]) == exr.COMPRESSIONS.index("piz")
+    assert decode(read_plate(result.path).parts[0].header["compression"]) == exrheader.COMPRESSIONS.index("piz")
     with pytest.raises(PlateError, match=r"Did you mean 'dwa[ab]'") as caught:
         write_plate(frame, str(tmp_path / "c.exr"), compression="dwa")
     assert caught.value.code == "plate.format"
