@@ -46,5 +46,14 @@ def edge_fade(given: Region, wanted: Region, margin: float, aspect: float, devic
     return fade_y[:, None] * fade_x[None]
 
 
+def bounds(matte: Tensor) -> tuple[slice, slice] | None:
+    """Rows and columns that hold anything of a matte [h, w]; None where it is empty."""
+    rows = torch.nonzero(matte.amax(dim=1) > 0)[:, 0]
+    cols = torch.nonzero(matte.amax(dim=0) > 0)[:, 0]
+    if len(rows) == 0:
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)
+
+
 def _unusable(why: str, frame: int) -> EffectError:
     return EffectError("effect.failed", why, frame=frame, remedy="Report this with the frame and the command.")

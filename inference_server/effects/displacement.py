@@ -47,6 +47,11 @@ class Lattice:
         cols = max(8, math.ceil(width * aspect / cell))
         return cls(height, width, rows, cols, aspect, unit, device)
 
+    def with_cells(self, cells_per_eye: float) -> Lattice:
+        """This lattice, or a coarser one over the same crop."""
+        other = Lattice.over(self.height, self.width, self.aspect, self.unit, cells_per_eye, self.device)
+        return other if other.rows < self.rows else self
+
     @property
     def step(self) -> tuple[float, float]:
         """Size of a cell (x, y) in square pixels."""
@@ -79,12 +84,17 @@ class Lattice:
         clamp_c = (max(0, min(c0, self.cols)), max(0, min(c1, self.cols)))
         return slice(*clamp), slice(*clamp_c)
 
-    def to_plate(self, field: Tensor) -> Tensor:
-        """A displacement [2, rows, cols] in square pixels to [2, height, width] in plate pixels."""
+    def to_plate(self, field: Tensor, smooth: bool = True) -> Tensor:
+        """A displacement [2, rows, cols] in square pixels to [2, height, width] in plate pixels.
+
+        `smooth` False keeps a field that jumps from ringing.
+        """
         scaled = field / field.new_tensor([self.aspect, 1.0])[:, None, None]
-        return functional.interpolate(
-            scaled[None], size=(self.height, self.width), mode="bicubic", align_corners=False
-        )[0]
+        size = (self.height, self.width)
+        if size == (self.rows, self.cols):
+            return scaled
+        mode = "bicubic" if smooth else "bilinear"
+        return functional.interpolate(scaled[None], size=size, mode=mode, align_corners=False)[0]
 
     def scalar_to_plate(self, field: Tensor) -> Tensor:
         """A scalar [rows, cols] in 0..1 to [height, width]."""
@@ -155,6 +165,19 @@ def sample(lattice: Lattice, field: Tensor, offset: Tensor) -> Tensor:
     gy = (rows[:, None] + offset[1] / sy + 0.5) * (2.0 / lattice.rows) - 1.0
     grid = torch.stack([gx, gy], dim=-1)[None]
     return functional.grid_sample(field[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+
+
+def carry(x: Tensor, warp: Tensor) -> Tensor:
+    """`x` [C, h, w] read at p + warp(p), bilinear; warp [2, h, w] in its pixels. For mattes and gains; the plate
+    itself is moved by `plates.warp`.
+    """
+    _, h, w = x.shape
+    cols = torch.arange(w, device=x.device, dtype=x.dtype)
+    rows = torch.arange(h, device=x.device, dtype=x.dtype)
+    gx = (cols[None, :] + warp[0] + 0.5) * (2.0 / w) - 1.0
+    gy = (rows[:, None] + warp[1] + 0.5) * (2.0 / h) - 1.0
+    grid = torch.stack([gx, gy], dim=-1)[None]
+    return functional.grid_sample(x[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
 
 
 def sample_at(lattice: Lattice, field: Tensor, points: Points) -> Points:

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from host_bridge.curves import Value
 from inference_server.effects.base import EffectOutput, FaceInput, Region
-from inference_server.effects.crops import check_input, edge_fade
-from inference_server.effects.displacement import Lattice, follow, smoothstep, support
+from inference_server.effects.crops import bounds, check_input, edge_fade
+from inference_server.effects.displacement import Lattice, carry, follow, smoothstep, support
 from inference_server.effects.look import filters, texture
 from inference_server.effects.look.descriptor import LOOK
 from inference_server.effects.look.palette import look_up, palette_of_exemplar, palette_of_stops
@@ -87,12 +87,12 @@ class Look:
         warp, band = self._warp(lattice, pose, origin, controls)
         if warp is not None and band is not None:
             picture = warp_picture(picture, warp)
-            head = warp_picture(head[None], warp)[0]
+            head = carry(head[None], warp)[0]
         if controls.degree == 0 and controls.color == 0:
             matte = band if band is not None else torch.zeros_like(head)
             return EffectOutput(matte=matte, warp=warp)
         matte = head if band is None else torch.maximum(head, band)
-        box = _bounds(matte)
+        box = bounds(matte)
         if box is None:
             return EffectOutput(matte=matte, warp=warp, picture=picture)
 
@@ -317,7 +317,7 @@ def _features(mattes: Mapping[str, Tensor], warp: Tensor | None, h: int, w: int,
     eyes = mattes.get("eyes", none)
     rest = torch.maximum(mattes.get("mouth", none), mattes.get("lips", none) * 0.7)
     both = torch.stack([eyes, torch.maximum(eyes, torch.maximum(rest, mattes.get("brows", none) * 0.5))])
-    return both if warp is None else warp_picture(both, warp)
+    return both if warp is None else carry(both, warp)
 
 
 def _wider(box: tuple[slice, slice], rows: int, cols: int, h: int, w: int) -> tuple[slice, slice]:
@@ -339,12 +339,3 @@ def _controls(values: Mapping[str, Value]) -> _Controls:
         levels=int(numbers["levels"]),
         regions=str(values["regions"]),
     )
-
-
-def _bounds(matte: Tensor) -> tuple[slice, slice] | None:
-    """Rows and columns that hold anything of a matte."""
-    rows = torch.nonzero(matte.amax(dim=1) > 0)[:, 0]
-    cols = torch.nonzero(matte.amax(dim=0) > 0)[:, 0]
-    if len(rows) == 0:
-        return None
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(cols[0]), int(cols[-1]) + 1)

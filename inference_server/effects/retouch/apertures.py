@@ -20,8 +20,10 @@ LEFT_EYE = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (33, 7, 163, 144, 145,
 RIGHT_EYE = ((362, 398, 384, 385, 386, 387, 388, 466, 263), (362, 382, 381, 380, 374, 373, 390, 249, 263))
 MOUTH = ((78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308), (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308))
 
+_SEAM = 0.03  # eye distances that rims which meet stay apart
 _RIM = 0.02  # eye distances over which the jump at a rim is spread
-_LEAST = 0.15  # share of an even stretch that the inside keeps everywhere, so that nothing is squeezed to a point
+_ROUND = 0.6  # 0 would open the mouth to a point in the middle
+_LEAST = 0.2  # share of an even stretch that the inside keeps everywhere, so that nothing is squeezed to a point
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ class Motion:
     """How far the rims go, in square pixels, as a profile over the opening.
 
     upper, lower  moves of the rims at the middle (positive down)
-    by_gap        they follow the opening's own height instead of (1 - t^2), so that the rims meet evenly
+    by_gap        they follow the opening's own height instead of an arch, so that the rims meet evenly
     above, below  how far the skin beyond each rim is taken along
     spread        how much wider the move gets away from the lower rim (the jaw is wider than the mouth)
     borrowed      depth of lower lip that an opening mouth may turn inside
+    lashes        darkness of the line along which rims meet
     """
 
     upper: float
@@ -42,6 +45,7 @@ class Motion:
     below: float
     spread: float = 0.0
     borrowed: float = 0.0
+    lashes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,25 +92,29 @@ def move_rims(
     up, low = _evaluate(curve_up, t), _evaluate(curve_low, t)
     low = torch.maximum(low, up)
     gap = low - up
-    arch = (1 - t * t).clamp_min(0)
+    arch = _arch(t)
     tallest = max(float((curve_low - curve_up)[0]), 1e-3)
     profile = gap / tallest if motion.by_gap else arch
     new_up = up + motion.upper * profile
-    new_low = torch.maximum(low + motion.lower * profile, new_up)
+    new_low = low + motion.lower * profile
+    # Rims that meet keep a seam a few cells wide, or as high as the opening was, over which the jump is spread.
+    seam = torch.minimum(gap, torch.full_like(gap, max(_SEAM * lattice.unit, 2.5 * max(lattice.step))))
+    centre, height = 0.5 * (new_up + new_low), torch.maximum(new_low - new_up, seam)
+    new_up, new_low = centre - 0.5 * height, centre + 0.5 * height
 
     away_up = ((new_up - b) / motion.above).clamp_min(0)
     away_low = ((b - new_low) / motion.below).clamp_min(0)
-    broader = 1 + motion.spread * smoothstep(1.5 * away_low)  # of the part that goes along, away from the lower rim
+    broader = 1 + motion.spread * smoothstep(away_low)  # of the part that goes along, away from the lower rim
     low_move = new_low - low
     if motion.spread > 0:
-        low_move = motion.lower * (1 - (t / broader).square()).clamp_min(0)
+        low_move = motion.lower * _arch(t / broader)
     skin_up = -(new_up - up) * (1 - smoothstep(away_up))
     skin_low = -low_move * (1 - smoothstep(away_low))
     borrowed = motion.borrowed * arch
     if motion.lower > 0 or motion.upper < 0:
         inside = _stretched(b, up, new_up, gap + borrowed, new_low - new_up + borrowed)
     else:
-        rim = max(_RIM * lattice.unit, lattice.step[1])
+        rim = (0.5 * (new_low - new_up)).clamp(1e-3, _RIM * lattice.unit)
         still = smoothstep((b - new_up) / rim) * smoothstep((new_low - b) / rim)
         inside = torch.where(b - new_up < new_low - b, up - new_up, low - new_low) * (1 - still)
     moved = torch.where(b < new_low + borrowed, inside, skin_low)
@@ -124,6 +132,9 @@ def move_rims(
         begins = smoothstep((b - new_up - 0.75 * gap) / (0.03 * lattice.unit + 0.1 * grown))
         ends = smoothstep((new_low + 0.75 * borrowed - b) / (0.6 * borrowed + 0.015 * lattice.unit))
         fresh[rows, cols] = begins * ends * smoothstep(grown / (0.06 * lattice.unit)) * window
+    if motion.lashes > 0:
+        met = smoothstep((2 * seam - height) / seam.clamp_min(1e-3)) * smoothstep(4 * (1 - t.abs()))
+        fresh[rows, cols] = motion.lashes * met * torch.exp(-((b - centre) / (0.6 * seam + 1e-3)).square()) * window
     return Moved(
         field, touched, fresh, _moved_points(lattice, field, points, contour, middle, across, down, half, motion)
     )
@@ -157,7 +168,7 @@ def _moved_points(
     def profile(t: Points) -> Points:
         if motion.by_gap:
             return np.asarray(np.clip(_value(curve_low, t) - _value(curve_up, t), 0, None) / tallest)
-        return np.asarray(np.clip(1 - t * t, 0, None))
+        return np.asarray(np.clip((1 - t * t) * (1 + _ROUND * t * t), 0, None))
 
     moved = points.copy()
     for _ in range(12):
@@ -177,6 +188,12 @@ def _curve(t: Points, b: Points) -> Points:
 def _value(curve: Points, t: Points) -> Points:
     arch = np.clip(1 - t * t, 0, None)
     return np.asarray(arch * (curve[0] + curve[1] * t + curve[2] * t * t))
+
+
+def _arch(t: Tensor) -> Tensor:
+    """1 in the middle of an opening, 0 in its corners and beyond."""
+    square = t * t
+    return ((1 - square) * (1 + _ROUND * square)).clamp_min(0)
 
 
 def _evaluate(curve: Points, t: Tensor) -> Tensor:

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from host_bridge.curves import Value
 from inference_server.effects.base import EffectOutput, FaceInput, Region
 from inference_server.effects.crops import check_input, edge_fade
 from inference_server.effects.displacement import (
     Lattice,
+    carry,
     compose,
     follow,
     sample,
@@ -33,11 +35,13 @@ from inference_server.effects.retouch.descriptor import RETOUCH
 from inference_server.effects.retouch.moves import DIRECTIONS, EYE_SIZE, SLIMNESS
 from inference_server.effects.retouch.tone import TONE_EDITS, tone_gain
 from inference_server.faces.types import FaceFrame
-from inference_server.plates.warp import warp_picture
+from inference_server.plates.color import srgb_decode
 
-_LATTICE = 32.0  # cells per eye distance
+_LATTICE = 32.0  # cells per eye distance of smooth moves
+_FINE_LATTICE = 96.0  # of lids and lips, whose rims are sharp
+APERTURE_EDITS = ("mouth_open", "eye_openness")
 _EYES = ((33, 133, 159, 145), (263, 362, 386, 374))  # corners and lids
-_DARK = (-2.2, -2.7, -2.7)  # log gain of what lies behind opened lips
+_BEHIND = (0.020, 0.010, 0.010)  # scene-linear colour behind opened lips, where skin is 0.18
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ class Retouch:
             self.descriptor.edit(name)
         pose = pose_of(face.face)
         aspect = face.face.pixel_aspect
-        lattice = Lattice.over(height, width, aspect, pose.scale, _LATTICE, self._device)
+        sharp = any(name in APERTURE_EDITS and strength != 0 for name, strength in face.edits)
+        cells = _FINE_LATTICE if sharp else _LATTICE
+        lattice = Lattice.over(height, width, aspect, pose.scale, cells, self._device)
         origin = np.array([face.region.x0 * aspect, face.region.y0], np.float64)
         points = np.asarray(face.face.square()[:, :2], np.float64) - origin
 
@@ -84,7 +90,7 @@ class Retouch:
         moved = move(lattice, pose, points, face.edits)
         if moved is not None:
             matte = lattice.scalar_to_plate(moved.touched)
-            warp = torch.where(matte > 0, lattice.to_plate(moved.displacement), 0.0)
+            warp = torch.where(matte > 0, lattice.to_plate(moved.displacement, smooth=not sharp), 0.0)
 
         gain: Tensor | None = None
         tones = tuple(edit for edit in face.edits if edit[0] in TONE_EDITS and edit[1] != 0)
@@ -96,16 +102,23 @@ class Retouch:
             fade = edge_fade(face.region, wanted, 0.2 * pose.scale, aspect, self._device)
             gain, touched = log * fade, touched * fade
             if warp is not None:
-                together = warp_picture(torch.cat([gain, touched[None]]), warp)
+                together = carry(torch.cat([gain, touched[None]]), warp)
                 gain, touched = together[:3], together[3].clamp(0, 1)
             matte = torch.maximum(matte, touched)
-        if moved is not None and bool(moved.fresh.any()):
-            dark = lattice.scalar_to_plate(moved.fresh)
-            behind = dark * matte.new_tensor(_DARK)[:, None, None]
+        if moved is not None and warp is not None and bool(moved.fresh.any()):
+            fresh = lattice.scalar_to_plate(moved.fresh)
+            behind = _behind(carry(face.picture.to(self._device), warp), fresh)
             gain = behind if gain is None else gain + behind
         if gain is not None:
             gain = torch.where(matte > 0, gain, 0.0).exp()
         return EffectOutput(matte=matte, warp=warp, gain=gain)
+
+
+def _behind(shown: Tensor, fresh: Tensor) -> Tensor:
+    """Log gain [3, h, w] that darkens to `_BEHIND`, whatever the stretched plate shows there; fresh [h, w] 0..1."""
+    linear = srgb_decode(shown).clamp_min(0.004)
+    target = (linear.new_tensor(_BEHIND)[:, None, None] / linear).clamp(max=1)
+    return torch.lerp(torch.ones_like(target), target, fresh[None].expand_as(target)).log()
 
 
 def move(lattice: Lattice, pose: Pose, points: Points, edits: tuple[tuple[str, float], ...]) -> Moved | None:
@@ -133,6 +146,7 @@ def _then(lattice: Lattice, before: Moved, step: Moved) -> Moved:
 def _steps(lattice: Lattice, pose: Pose, points: Points, name: str, strength: float) -> list[Moved]:
     """What one edit does, as one or more moves; `points` are not changed between the moves of the two eyes."""
     unit = pose.scale
+    coarse = lattice.with_cells(_LATTICE)
     if name == "mouth_open":
         return [_aperture(lattice, points, apertures.MOUTH, _mouth(points, unit, strength))]
     if name == "eye_openness":
@@ -142,25 +156,30 @@ def _steps(lattice: Lattice, pose: Pose, points: Points, name: str, strength: fl
             steps.append(_aperture(lattice, now, eye, _lids(now, eye, unit, strength)))
         return steps
     if name == "eye_size":
-        left, right = (_swelling(lattice, points[list(side)].mean(axis=0), EYE_SIZE) for side in _EYES)
-        return [_flow(lattice, points, left + right, strength)]
+        left, right = (_swelling(coarse, points[list(side)].mean(axis=0), EYE_SIZE) for side in _EYES)
+        return [_flow(lattice, coarse, points, left + right, strength)]
     if name == "head_slimness":
-        return [_flow(lattice, points, _slimming(lattice, pose, points), strength)]
+        return [_flow(lattice, coarse, points, _slimming(coarse, pose, points), strength)]
     direction = DIRECTIONS[name]
     vertices, moves = direction.controls
-    moves = pose.turn(moves)
+    moves = pose.turn(moves) * (direction.backward if strength < 0 else 1.0)
     at = points[list(vertices)] + 0.5 * strength * moves
-    return [_flow(lattice, points, velocity(lattice, at, moves, direction.reach * unit), strength)]
+    return [_flow(lattice, coarse, points, velocity(coarse, at, moves, direction.reach * unit), strength)]
 
 
-def _flow(lattice: Lattice, points: Points, speed: Tensor, strength: float) -> Moved:
-    """Follow a velocity [2, rows, cols] (square pixels at strength 1) for `strength`."""
-    speed = speed * lattice.border_window(0.3 * lattice.unit)
-    inside = support(lattice, speed)
+def _flow(lattice: Lattice, coarse: Lattice, points: Points, speed: Tensor, strength: float) -> Moved:
+    """Follow a velocity on the coarse lattice (square pixels at strength 1) for `strength`; the result on `lattice`."""
+    speed = speed * coarse.border_window(0.3 * coarse.unit)
+    inside = support(coarse, speed)
     speed = strength * inside * speed
-    forward = follow(lattice, speed)
-    touched = smoothstep(2 * inside)
-    return Moved(follow(lattice, -speed), touched, lattice.zeros()[0], points + sample_at(lattice, forward, points))
+    after = points + sample_at(coarse, follow(coarse, speed), points)
+    displacement, touched = follow(coarse, -speed), smoothstep(2 * inside)
+    if lattice is not coarse:
+        size = (lattice.rows, lattice.cols)
+        displacement = functional.interpolate(displacement[None], size=size, mode="bicubic", align_corners=False)[0]
+        touched = functional.interpolate(touched[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+        displacement = torch.where(touched > 0, displacement, 0.0)
+    return Moved(displacement, touched, lattice.zeros()[0], after)
 
 
 def _swelling(lattice: Lattice, centre: Points, rate: float) -> Tensor:
@@ -205,16 +224,16 @@ def _lids(
     gap = _height(points, eye)
     if strength < 0:
         shut = 0.97 * -strength
-        return apertures.Motion(0.84 * shut * gap, -0.16 * shut * gap, True, 0.36 * unit, 0.3 * unit)
+        return apertures.Motion(0.84 * shut * gap, -0.16 * shut * gap, True, 0.36 * unit, 0.3 * unit, lashes=0.5)
     return apertures.Motion(-0.3 * strength * gap, 0.1 * strength * gap, True, 0.34 * unit, 0.3 * unit)
 
 
 def _mouth(points: Points, unit: float, strength: float) -> apertures.Motion:
     if strength < 0:
         shut = 0.97 * -strength * _height(points, apertures.MOUTH)
-        return apertures.Motion(0.08 * shut, -0.92 * shut, True, 0.3 * unit, max(1.0 * unit, 1.8 * shut))
-    drop = 0.34 * unit * strength
-    return apertures.Motion(-0.05 * drop, drop, False, 0.3 * unit, 1.35 * unit, spread=1.3, borrowed=0.045 * unit)
+        return apertures.Motion(0.08 * shut, -0.92 * shut, True, 0.3 * unit, max(1.0 * unit, 1.8 * shut), lashes=0.45)
+    drop = 0.3 * unit * strength
+    return apertures.Motion(-0.05 * drop, drop, False, 0.3 * unit, 1.35 * unit, spread=1.0, borrowed=0.045 * unit)
 
 
 def _colour(value: Value) -> tuple[float, ...]:

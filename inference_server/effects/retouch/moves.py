@@ -21,7 +21,8 @@ _JAWLINE = (58, 172, 136, 150, 149, 176, 148, 152)
 
 @dataclass(frozen=True)
 class Direction:
-    """`moves` vertex -> (dx, dy); `still` vertices that stay; `reach` of a point's move in eye distances.
+    """`moves` vertex -> (dx, dy); `still` vertices that stay; `reach` of a point's move in eye distances;
+    `backward` how large the moves are for negative strengths.
 
     `controls` are both sides' vertices and their moves [K, 2].
     """
@@ -29,6 +30,7 @@ class Direction:
     moves: Mapping[int, tuple[float, float]]
     still: tuple[int, ...]
     reach: float
+    backward: float = 1.0
     controls: tuple[tuple[int, ...], mesh.Points] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,12 +59,12 @@ DIRECTIONS: dict[str, Direction] = {
             146: (-0.065, -0.05),
             191: (-0.045, -0.045),
             95: (-0.045, -0.035),
-            40: (-0.03, -0.022),
-            91: (-0.04, -0.02),
+            40: (-0.035, -0.036),
+            91: (-0.045, -0.034),
             80: (-0.022, -0.012),
             88: (-0.022, -0.004),
-            39: (-0.012, -0.002),
-            181: (-0.016, 0.004),
+            39: (-0.014, -0.008),
+            181: (-0.018, -0.002),
             37: (-0.004, 0.008),
             84: (-0.005, 0.012),
             0: (0.0, 0.01),
@@ -81,6 +83,7 @@ DIRECTIONS: dict[str, Direction] = {
         },
         (*mesh.LID_UPPER, *mesh.IRIS, *mesh.NOSE_RIDGE, 2, 97, *_JAWLINE, 132, 93, 234, 127, 199, 175),
         0.9,
+        backward=0.6,
     ),
     "brow_raise": Direction(
         {

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from inference_server.effects.crops import bounds
 from inference_server.effects.displacement import Lattice, smoothstep
 from inference_server.effects.look.filters import gaussian
 from inference_server.effects.mesh import Points, mean_face
@@ -20,7 +21,9 @@ from inference_server.plates.color import LUMINANCE, srgb_decode
 
 TONE_EDITS = ("age", "skin_smoothing", "lip_color", "cheek_color", "eye_brightness")
 
+_USED = ("skin", "face", "lips", "eyes", "hair")
 _FINE, _MID, _COARSE = 0.014, 0.07, 0.2  # band limits in eye distances
+_LIPS, _SKIN = (0.36, 0.15, 0.14), (0.45, 0.25, 0.18)  # typical scene-linear colours
 # Large folds, as polylines of the mesh on the picture's left: (vertices, depth at age 1, half width)
 _FOLDS: tuple[tuple[tuple[int, ...], float, float], ...] = (
     ((129, 203, 206, 216, 212), 0.22, 0.055),  # from the nose past the corner of the mouth
@@ -56,7 +59,7 @@ def _soft(x: Tensor, limit: float) -> Tensor:
 def skin_smoothing(fine: Tensor, mid: Tensor, strength: float) -> Tensor:
     """Log gain [h, w]: bands taken away (above 0) or brought out."""
     if strength >= 0:
-        return -strength * (0.8 * _soft(mid, 0.16) + 0.45 * _soft(fine, 0.12))
+        return -strength * (0.85 * _soft(mid, 0.18) + 0.35 * _soft(fine, 0.12))
     return -strength * (0.8 * _soft(mid, 0.2) + 0.5 * _soft(fine, 0.15))
 
 
@@ -64,7 +67,7 @@ def age(fine: Tensor, mid: Tensor, folds: Tensor, strength: float) -> Tensor:
     """Log gain [h, w]: wrinkles and folds deeper (above 0) or softer."""
     if strength >= 0:
         dark, light = mid.clamp(max=0), mid.clamp_min(0)
-        return strength * (1.5 * _soft(dark, 0.4) + 0.7 * _soft(light, 0.2) + 0.6 * _soft(fine, 0.2) - folds)
+        return strength * (1.6 * _soft(dark, 0.4) + 0.6 * _soft(light, 0.2) + 0.3 * _soft(fine, 0.2) - 1.2 * folds)
     return strength * (0.75 * _soft(mid, 0.2) + 0.4 * _soft(fine, 0.15) - 0.6 * folds)
 
 
@@ -109,11 +112,18 @@ def greying(picture: Tensor, amount: float) -> Tensor:
     return ((1 - amount) + amount * grey / linear).clamp(0.25, 4.0).log()
 
 
-def tint(colour: tuple[float, ...], exponent: float) -> list[float]:
-    """Log gains per channel that lead toward a display colour, keeping most of the luminance."""
-    linear = srgb_decode(torch.tensor(colour, dtype=torch.float32)).clamp_min(0.01)
-    luma = sum(weight * float(channel) for weight, channel in zip(LUMINANCE, linear, strict=True))
-    return [exponent * math.log(float(channel) / luma) for channel in linear]
+def tint(colour: tuple[float, ...], typical: tuple[float, ...], exponent: float) -> list[float]:
+    """Log gains per channel that lead from a typical scene-linear colour toward a display colour.
+
+    They keep the luminance of the typical colour. A negative exponent leads away, and less: there it is easily too much.
+    """
+    wanted = [float(c) for c in srgb_decode(torch.tensor(colour, dtype=torch.float32)).clamp_min(0.01)]
+    if exponent < 0:
+        exponent *= 0.3
+    steps = [exponent * math.log(w / t) for w, t in zip(wanted, typical, strict=True)]
+    before = sum(weight * t for weight, t in zip(LUMINANCE, typical, strict=True))
+    after = sum(weight * t * math.exp(s) for weight, t, s in zip(LUMINANCE, typical, steps, strict=True))
+    return [s - math.log(after / before) for s in steps]
 
 
 def blush(lattice: Lattice, points: Points) -> Tensor:
@@ -141,9 +151,41 @@ def tone_gain(
     Gains commute, so their order does not matter. picture [3, h, w] display-encoded; points [478, 2] unmoved.
     """
     h, w = picture.shape[-2:]
+    box = bounds(sum((mattes[name] for name in _USED if name in mattes), torch.zeros(h, w, device=picture.device)))
+    total, touched = torch.zeros_like(picture), torch.zeros(h, w, device=picture.device)
+    if box is not None:
+        inside = {name: mattes[name][box] for name in _USED if name in mattes}
+        shades = _Shades(lattice, points, box)
+        gain, matte = _tone_gain(picture[:, box[0], box[1]], inside, shades, edits, tints)
+        total[:, box[0], box[1]], touched[box] = gain, (matte * 8).clamp(max=1)
+    return total, touched
+
+
+class _Shades:
+    """What is drawn from the mesh, at plate resolution, within the part of the crop that tones touch."""
+
+    def __init__(self, lattice: Lattice, points: Points, box: tuple[slice, slice]) -> None:
+        self._lattice, self._points, self._box = lattice, points, box
+        self.unit = lattice.unit
+
+    def folds(self) -> Tensor:
+        return self._lattice.scalar_to_plate(fold_shading(self._lattice, self._points))[self._box]
+
+    def blush(self) -> Tensor:
+        return self._lattice.scalar_to_plate(blush(self._lattice, self._points))[self._box]
+
+
+def _tone_gain(
+    picture: Tensor,
+    mattes: Mapping[str, Tensor],
+    shades: _Shades,
+    edits: tuple[tuple[str, float], ...],
+    tints: Mapping[str, tuple[float, ...]],
+) -> tuple[Tensor, Tensor]:
+    h, w = picture.shape[-2:]
     none = torch.zeros(h, w, device=picture.device)
     skin, lips = mattes.get("skin", mattes.get("face", none)), mattes.get("lips", none)
-    eyes, hair = mattes.get("eyes", none), mattes.get("hair", none)
+    eyes, hair = mattes.get("eyes", none), mattes.get("hair", none) * (1 - mattes.get("face", none))
     total = torch.zeros_like(picture)
     touched = none
     known: tuple[Tensor, Tensor] | None = None
@@ -151,27 +193,29 @@ def tone_gain(
         if strength == 0:
             continue
         if name in ("age", "skin_smoothing"):
-            fine, mid = known = known or bands(picture, skin, lattice.unit)
+            fine, mid = known = known or bands(picture, skin, shades.unit)
             if name == "skin_smoothing":
                 total = total + skin * skin_smoothing(fine, mid, strength)
             else:
-                folds = lattice.scalar_to_plate(fold_shading(lattice, points))
+                folds = shades.folds()
                 total = total + skin * age(fine, mid, folds, strength)
                 if strength > 0:
-                    total = total + hair * greying(picture, 0.65 * strength)
+                    total = total + hair * greying(picture, 0.55 * strength)
                     touched = torch.maximum(touched, hair)
             touched = torch.maximum(touched, skin)
         elif name == "lip_color":
-            total = total + lips * _column(tint(tints["lip_tint"], 0.42 * strength), picture) - lips * 0.12 * strength
+            total = (
+                total + lips * _column(tint(tints["lip_tint"], _LIPS, 0.3 * strength), picture) - lips * 0.15 * strength
+            )
             touched = torch.maximum(touched, lips)
         elif name == "cheek_color":
-            patch = lattice.scalar_to_plate(blush(lattice, points)) * skin
-            total = total + patch * _column(tint(tints["cheek_tint"], 0.5 * strength), picture)
+            patch = shades.blush() * skin
+            total = total + patch * _column(tint(tints["cheek_tint"], _SKIN, 0.28 * strength), picture)
             touched = torch.maximum(touched, patch)
         elif name == "eye_brightness":
-            total = total + eyes * 0.45 * strength
+            total = total + eyes * 0.55 * strength
             touched = torch.maximum(touched, eyes)
-    return total, (touched * 8).clamp(max=1)
+    return total, touched
 
 
 def _column(values: list[float], like: Tensor) -> Tensor:
