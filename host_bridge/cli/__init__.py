@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     args.rest = rest
-    if rest and not getattr(args, "takes_effect_flags", False):
+    if rest and not getattr(args, "takes_rest", False):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     try:
         run: Command = args.run

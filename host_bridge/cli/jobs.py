@@ -58,7 +58,7 @@ def add_parsers(commands: Any) -> None:
     render.add_argument("--skip-existing", action="store_true", help="keep frames that this very job has written")
     render.add_argument("--continue-on-error", action="store_true", help="render the other frames when one fails")
     _add_connection(render)
-    render.set_defaults(run=_render, takes_effect_flags=True)
+    render.set_defaults(run=_render, takes_rest=True)
 
     analyze = commands.add_parser("analyze", help="analyse a shot and print its id")
     _add_plate(analyze)
@@ -81,7 +81,7 @@ def add_parsers(commands: Any) -> None:
     preview.add_argument("--exposure", type=float, default=0.0, help="viewer exposure in stops")
     preview.add_argument("--gamma", type=float, default=1.0, help="viewer gamma")
     _add_connection(preview)
-    preview.set_defaults(run=_preview, takes_effect_flags=True)
+    preview.set_defaults(run=_preview, takes_rest=True)
 
     effects = commands.add_parser("effects", help="list effects, or one effect's parameters")
     effects.add_argument("effect", nargs="?", default="")

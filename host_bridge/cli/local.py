@@ -23,8 +23,7 @@ def add_parsers(commands: Any) -> None:
     for name, module, text in _COMMANDS:
         # The module's own arguments are parsed when the command is used, so that `faceplate --help` loads no torch.
         parser = commands.add_parser(name, help=text, add_help=False)
-        parser.add_argument("arguments", nargs=argparse.REMAINDER)
-        parser.set_defaults(run=_run, module=module, name=name)
+        parser.set_defaults(run=_run, module=module, name=name, takes_rest=True)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -36,7 +35,7 @@ def _run(args: argparse.Namespace) -> int:
         raise _missing(error) from error
     parser = argparse.ArgumentParser(prog=f"faceplate {args.name}", description=module.__doc__)
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(args.arguments)))
+    return int(module.run(parser.parse_args(args.rest)))
 
 
 def _missing(error: ImportError) -> Exception:

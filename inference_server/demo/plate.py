@@ -7,10 +7,12 @@ head, a timecode, and a second part with depth and 32-bit ids. Scene-linear Rec.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,13 +29,15 @@ from inference_server.plates.attributes import Timecode, encode
 from inference_server.plates.color import srgb_decode, srgb_encode
 from inference_server.plates.types import Part, PlateFrame, Window
 from inference_server.plates.writer import write_plate
+from inference_server.shots.analysing import analysed
 
 FIRST, FRAMES, RATE = 1001, 48, Fraction(24)
 DISPLAY = Window(0, 0, 1920, 1080)
 OVERSCAN = 64
 LAMP = 37.0
 COLORSPACE = "lin_rec709"
-_SET_HEIGHT = 1380  # of the still that the camera moves over
+_SET_HEIGHT = 1500  # of the still that the camera moves over
+_HEAD_ROOM = 170
 _BLINKS = (1013, 1036)
 _GRAIN = 0.018
 
@@ -57,18 +61,20 @@ def make_plate(folder: Path, name: str = "astronaut", frames: int = FRAMES) -> I
     for index in range(frames):
         frame = FIRST + index
         path = folder / f"{name}.{frame:04d}.exr"
-        write_plate(_shoot(stage, frame, str(path)), str(path))
+        write_plate(_shoot(stage, frame), str(path))
         yield str(path)
 
 
 def _build_set() -> _Set:
-    from skimage.data import astronaut
-
-    still = astronaut()
+    skimage_data: Any = importlib.import_module("skimage.data")
+    still: NDArray[np.uint8] = skimage_data.astronaut()
     scale = _SET_HEIGHT / still.shape[0]
     portrait = cv2.resize(still, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     side = (DISPLAY.width + 2 * OVERSCAN + 240 - portrait.shape[1]) // 2
-    coded = cv2.copyMakeBorder(portrait, 0, 0, side, side, cv2.BORDER_REFLECT_101)
+    # Head room: the backdrop above the portrait is plain, so its first row goes on upward.
+    coded = cv2.copyMakeBorder(portrait, _HEAD_ROOM, 0, 0, 0, cv2.BORDER_REPLICATE)
+    coded[: _HEAD_ROOM + 4] = cv2.GaussianBlur(coded[: _HEAD_ROOM + 4], (0, 0), 24)
+    coded = cv2.copyMakeBorder(coded, 0, 0, side, side, cv2.BORDER_REFLECT_101)
     picture = srgb_decode(torch.from_numpy(coded.astype(np.float32) / 255)).numpy()
     height, width = picture.shape[:2]
     x = np.abs(np.arange(width, dtype=np.float32) - width / 2) - portrait.shape[1] / 2
@@ -89,17 +95,9 @@ def _find_face(picture: Picture) -> FaceFrame:
     """The portrait's face in the still."""
     height, width = picture.shape[:2]
     coded = srgb_encode(torch.from_numpy(picture).clamp(0, 1)).numpy()
-    steps = analyse_frames(
-        iter([Frame(0, coded, (0, 0))]), total=1, display_window=Window(0, 0, width, height), pixel_aspect=1.0
-    )
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            analysis = end.value
-            break
-    largest = max(analysis.tracks, key=lambda t: float(np.ptp(t.landmarks[0, :, 0])))
-    face = analysis.face_at(largest.id, 0)
+    found = analysed(analyse_frames(iter([Frame(0, coded)]), display_window=Window(0, 0, width, height)))
+    largest = max(found.tracks, key=lambda t: float(np.ptp(t.landmarks[0, :, 0])))
+    face = found.face_at(largest.id, 0)
     if face is None:
         raise RuntimeError("the portrait's face was not found; `faceplate doctor` tells whether detection works here")
     return face
@@ -127,7 +125,7 @@ def _with_lamp(picture: Picture, face: FaceFrame) -> Picture:
     """A bare bulb beside the head, its core at `LAMP`, its glow falling off over the hair."""
     height, width = picture.shape[:2]
     x0, y0, x1, y1 = face.box
-    cx, cy, size = x1 + 0.55 * (x1 - x0), y0 + 0.1 * (y1 - y0), 0.07 * (x1 - x0)
+    cx, cy, size = x0 - 0.62 * (x1 - x0), y0 + 0.25 * (y1 - y0), 0.07 * (x1 - x0)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     r = np.hypot(x - cx, y - cy) / size
     core = LAMP * np.clip(1.5 - r, 0, 1)
@@ -135,13 +133,13 @@ def _with_lamp(picture: Picture, face: FaceFrame) -> Picture:
     return np.asarray(picture + (core + glow)[..., None] * np.array([1.0, 0.86, 0.62], np.float32), np.float32)
 
 
-def _shoot(stage: _Set, frame: int, path: str) -> PlateFrame:
+def _shoot(stage: _Set, frame: int) -> PlateFrame:
     t = (frame - FIRST) / (FRAMES - 1)
     height, width = stage.picture.shape[:2]
     out_w, out_h = DISPLAY.width + 2 * OVERSCAN, DISPLAY.height + 2 * OVERSCAN
     zoom = 1.04 + 0.05 * np.sin(2.2 * t)
     angle = np.deg2rad(1.1 * np.sin(4.0 * t + 0.3))
-    centre = (width / 2 + 46 * np.sin(3.1 * t), height / 2 - 40 + 22 * np.cos(2.4 * t))
+    centre = (width / 2 + 46 * np.sin(3.1 * t), 600 + 22 * np.cos(2.4 * t))
     y, x = np.mgrid[0:out_h, 0:out_w].astype(np.float32)
     x, y = x - out_w / 2, y - out_h / 2
     sx = ((np.cos(angle) * x - np.sin(angle) * y) / zoom + centre[0]).astype(np.float32)
@@ -170,7 +168,7 @@ def _shoot(stage: _Set, frame: int, path: str) -> PlateFrame:
     utility = {"Z": np.asarray(depth, np.float32), "id": stage.ids[rows, columns]}
     return PlateFrame(
         frame,
-        path,
+        "",
         (
             Part("beauty", beauty, window, DISPLAY, 1.0, header),
             Part("utility", utility, window, DISPLAY, 1.0, header),

@@ -41,7 +41,7 @@ def verify(plate: str, output: str, mattes: str, frames: int) -> Verdict:
         same &= len(before.parts) == len(after.parts)
         for i, (a, b) in enumerate(zip(before.parts, after.parts, strict=False)):
             same &= _same(a, b, _COLOUR if i == 0 else ())
-    return Verdict(*(int(c) for c in counts), rest_identical=bool(same))
+    return Verdict(int(counts[0]), int(counts[1]), int(counts[2]), int(counts[3]), bool(same))
 
 
 def _same(a: Part, b: Part, skip: tuple[str, ...]) -> bool:

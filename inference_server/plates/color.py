@@ -72,6 +72,10 @@ class ColorConfig:
         """Names of all active colourspaces, in the config's order."""
         return list(self._config.getColorSpaceNames())
 
+    def roles(self) -> dict[str, str]:
+        """Colourspace by role."""
+        return dict(self._config.getRoles())
+
     def displays(self) -> dict[str, list[str]]:
         """Views by display."""
         return {d: list(self._config.getViews(d)) for d in self._config.getDisplays()}

@@ -37,6 +37,10 @@ class Straight:
     alpha: NDArray[np.float32]
     valid: NDArray[np.bool_]
 
+    def cut(self, box: tuple[slice, slice]) -> Straight:
+        """Rows and columns of it."""
+        return Straight(self.scene[box], self.alpha[box], self.valid[box])
+
 
 def quantise_matte(matte: NDArray[np.float32]) -> NDArray[np.float16]:
     """A matte as it is written: half float in 0..1, non-finite values 0. The composite uses exactly this."""

@@ -56,6 +56,12 @@ def add_grain(scene: Tensor, grain: Tensor, amount: float = 1.0) -> Tensor:
     return torch.where(grain == 0, scene, decode(encode(scene) + amount * grain))
 
 
+def sharpen(scene: Tensor, amount: float) -> Tensor:
+    """Unsharp mask in the encoding: sharper above 0, softer below; 0 is the scene itself. [3, h, w] scene-linear."""
+    coded = encode(scene)
+    return decode(coded + amount * (coded - _box(coded)))
+
+
 def _noise_level(detail: Tensor) -> Tensor:
     """Robust standard deviation of the high-pass per channel, [3, 1, 1]; blind to edges (median)."""
     flat = detail.abs().reshape(detail.shape[0], -1)

@@ -41,6 +41,10 @@ class FolderLock:
         self._thread.start()
         return True
 
+    def wait(self, seconds: float = 0.25) -> None:
+        """Wait a moment before trying again."""
+        self._stop.wait(seconds)
+
     def release(self) -> None:
         self._stop.set()
         if self._thread is not None:

@@ -44,7 +44,7 @@ PIN_STALE_S = 15 * 60.0
 
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """Everything besides the frames that analysis depends on. `exposure` is "auto" or stops as text."""
+    """Everything besides the frames that analysis depends on."""
 
     colorspace: str
     config_hash: str
@@ -52,7 +52,6 @@ class AnalysisSettings:
     part: str = ""
     view: str = ""
     premult: str = "auto"
-    exposure: str = "auto"
 
 
 @dataclass(frozen=True)

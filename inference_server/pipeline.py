@@ -1,0 +1,481 @@
+"""What a worker runs: a job's two passes, and previews, on one device.
+
+Pass one finds or makes the shot's analysis; pass two renders any of its frames. Reader threads decode ahead, the
+device renders, writer threads encode behind, through bounded queues. The numeric plan (device, precision, threads,
+batch) is settled once per worker and goes into every frame's provenance; nothing replans in mid-job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from host_bridge import __version__
+from host_bridge.curves import Curve
+from host_bridge.effects import check_values
+from host_bridge.errors import FaceplateError, JobError, from_wire
+from host_bridge.jobspec import JobSpec, PreviewSpec, job_hash
+from inference_server.config import ServerConfig
+from inference_server.effects.base import Effect
+from inference_server.effects.registry import load_effect
+from inference_server.faces.analyse import FaceTools
+from inference_server.plates.color import ColorConfig
+from inference_server.plates.exr import use_codec_threads
+from inference_server.plates.provenance import Provenance
+from inference_server.plates.reader import read_planned
+from inference_server.plates.sequence import (
+    FramePlan,
+    Pattern,
+    PlannedFrame,
+    parse_pattern,
+    plan_frames,
+    refuse_overwriting,
+)
+from inference_server.plates.types import ChosenLayer, PlateFrame
+from inference_server.plates.writer import can_copy, copy_plate, is_finished, matte_frame, with_mattes, write_plate
+from inference_server.prefetch import prefetch
+from inference_server.preview import Previewer
+from inference_server.rendering import RenderedFrame, RenderSettings, choose_faces, render_frame
+from inference_server.runs import (
+    FrameDone,
+    FrameFailed,
+    FrameStarted,
+    JobContext,
+    Planned,
+    PreviewPicture,
+    Progress,
+    RunEvent,
+    Tick,
+    Warned,
+)
+from inference_server.shots.analysing import locate_shot
+from inference_server.shots.store import ShotRecord, ShotStore
+from inference_server.shots.types import ShotAnalysis
+from inference_server.source import MaskSource, PlateSource, load_style
+
+_IO_THREADS = 2
+_LOOK_AHEAD = 3
+
+
+def open_runner(device: str, settings: ServerConfig) -> PipelineRunner:
+    """The pipeline of one worker process. Sets the process's thread counts; they are part of the numeric plan."""
+    return PipelineRunner(device, settings)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything a render needs that does not change from frame to frame."""
+
+    spec: JobSpec
+    source: PlateSource
+    record: ShotRecord
+    analysis: ShotAnalysis
+    settings: RenderSettings
+    output: Pattern
+    matte_output: Pattern | None
+    mask: MaskSource | None
+    style_digest: str
+    plan: Mapping[str, Any]
+    context: JobContext
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    plate: PlateFrame
+    layer: ChosenLayer
+    mask: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class _Written:
+    frame: int
+    path: str
+    status: str
+    began: float
+    future: Future[tuple[tuple[str, str], ...]]
+
+
+class PipelineRunner:
+    """Runs jobs one at a time; keeps effects, analyses and colour configs warm between them."""
+
+    def __init__(self, device: str, settings: ServerConfig) -> None:
+        self._device = torch.device(device)
+        self._settings = settings
+        threads = settings.threads or os.cpu_count() or 1
+        torch.set_num_threads(threads)
+        use_codec_threads(threads)
+        self._store = ShotStore(settings.shots_path, int(settings.shots_quota_gb * 2**30))
+        self._effects: dict[str, Effect] = {}
+        self._analyses: OrderedDict[str, ShotAnalysis] = OrderedDict()
+        self._configs = lru_cache(maxsize=4)(ColorConfig)
+        self._tools = cache(FaceTools.mediapipe)
+        self._previewer = Previewer(self._store, self._tools)
+        self.plan: Mapping[str, Any] = {
+            "device": _device_name(self._device),
+            "torch": torch.__version__,
+            "precision": "float32",
+            "threads": threads,
+            "batch": 1,
+            "tile": 0,
+        }
+
+    def close(self) -> None:
+        self._effects.clear()
+        self._analyses.clear()
+        self._previewer.close()
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    def run(self, spec: JobSpec, context: JobContext) -> Iterator[RunEvent]:
+        """Do a job (see runs.Runner). The first failing frame ends it unless `continue_on_error`."""
+        try:
+            yield from self._run(spec, context)
+        except torch.cuda.OutOfMemoryError as error:
+            raise JobError(
+                "job.out_of_memory",
+                f"the device ran out of memory: {str(error).splitlines()[0]}",
+                value=dict(self.plan),
+                remedy="Close other programs on this device, lower the crop padding, or use --device cpu.",
+            ) from error
+
+    def _run(self, spec: JobSpec, context: JobContext) -> Iterator[RunEvent]:
+        source = self.open_source(spec)
+        with ExitStack() as stack:
+            readers = stack.enter_context(_pool("faceplate-read"))
+            if spec.kind == "analyse":
+                frames = source.sequence.frames if not spec.shot_range else ()
+                record, _ = yield from self.locate(source, frames, readers)
+                yield Planned(record.id, tuple(sorted(record.frames)), self.plan)
+                return
+            planned = plan_frames(source.sequence, spec.frames, spec.plate.missing)
+            output = parse_pattern(spec.output, source.sequence.pattern.view)
+            matte_output = parse_pattern(spec.matte_output, output.view) if spec.matte_output else None
+            mask = MaskSource.open(spec.mask) if spec.mask else None
+            also = [spec.style_image] if spec.style_image else []
+            also += list(mask.files.values()) + ([mask.still] if mask.still else []) if mask else []
+            for pattern in (output, matte_output):
+                if pattern is not None:
+                    refuse_overwriting(planned, pattern, (p.frame for p in planned.frames), also)
+            _refuse_same(output, matte_output)
+            wanted = tuple(sorted({p.source for p in planned.frames if p.error is None}))
+            if not wanted:
+                planned.raise_missing()
+            record, analysis = yield from self.locate(source, wanted, readers)
+            stack.enter_context(self._store.pin(record.id))
+            settings = self.render_settings(spec, source, analysis)
+            style_digest = self._store.digests.of(spec.style_image) if spec.style_image else ""
+            job = _Job(
+                spec, source, record, analysis, settings, output, matte_output, mask, style_digest, self.plan, context
+            )
+            yield Planned(record.id, tuple(p.frame for p in planned.frames), self.plan)
+            if not settings.faces:
+                yield Warned("face.none", "no face was found in the shot; every frame is a copy of the plate")
+            yield from self._render(job, planned, readers, stack.enter_context(_pool("faceplate-write")))
+
+    def locate(
+        self, source: PlateSource, wanted: tuple[int, ...], readers: ThreadPoolExecutor
+    ) -> Generator[RunEvent, None, tuple[ShotRecord, ShotAnalysis]]:
+        record, analysis = yield from locate_shot(self._store, source, wanted, readers, _LOOK_AHEAD, self._tools)
+        self._remember(record, analysis)
+        return record, analysis
+
+    def _remember(self, record: ShotRecord, analysis: ShotAnalysis) -> None:
+        self._analyses[record.key] = analysis
+        while len(self._analyses) > 4:
+            self._analyses.popitem(last=False)
+
+    def _render(
+        self, job: _Job, planned: FramePlan, readers: ThreadPoolExecutor, writers: ThreadPoolExecutor
+    ) -> Iterator[RunEvent]:
+        written: deque[_Written] = deque()
+        told: set[str] = set()
+        total, done = len(planned.frames), 0
+        todo = []
+        for item in planned.frames:
+            if _kept(job, item):
+                done += 1
+                yield FrameDone(item.frame, job.output.path(item.frame), "kept", 0.0)
+            else:
+                todo.append(item)
+        yield Progress("render", done, total)
+        depth = self._depth(job)
+        loads = prefetch(readers, lambda item: _load(job, item), todo, depth)
+        try:
+            for item, loaded in loads:
+                yield FrameStarted(item.frame)
+                began = time.monotonic()
+                try:
+                    if item.frame in job.context.banned:
+                        raise from_wire(job.context.banned[item.frame])
+                    written.append(self._one(job, item, loaded.result(), began, writers))
+                except FaceplateError as error:
+                    yield from _failed(job, item.frame, error)
+                while written and (len(written) > depth or written[0].future.done()):
+                    done, events = _finish(job, written.popleft(), done, total, told)
+                    yield from events
+            while written:
+                done, events = _finish(job, written.popleft(), done, total, told)
+                yield from events
+        finally:
+            loads.close()
+            for item_written in written:
+                item_written.future.cancel()
+
+    def _one(
+        self, job: _Job, item: PlannedFrame, loaded: _Loaded, began: float, writers: ThreadPoolExecutor
+    ) -> _Written:
+        """Render a frame and hand it to a writer."""
+        identity = is_identity(job.settings, item.frame)
+        rendered = render_frame(
+            loaded.plate,
+            loaded.layer,
+            job.analysis,
+            job.settings,
+            analysed_as=item.source,
+            mask=loaded.mask,
+            identity=identity,
+        )
+        path = job.output.path(item.frame)
+        copies = (identity or not rendered.touched) and _may_copy(job, item)
+        status = "held" if item.held else "identity" if identity or not rendered.touched else "rendered"
+        notes = list(rendered.warnings)
+        if not rendered.touched and not identity and job.settings.faces:
+            notes.append(("face.none", "the chosen face is not in this frame; it is a copy of the plate"))
+        future = writers.submit(_write, job, item, loaded.layer, rendered, path, copies, tuple(notes))
+        return _Written(item.frame, path, status, began, future)
+
+    def _depth(self, job: _Job) -> int:
+        """Frames in flight on either side, within the memory limit: each is held decoded, encoded and as float."""
+        window = job.analysis.display_window
+        per_frame = max(1, window.width * window.height) * 4 * 4 * 6
+        return int(max(1, min(_LOOK_AHEAD, self._settings.memory_gb * 2**30 / per_frame / 4)))
+
+    # -- what a job needs ------------------------------------------------------------------------------------------
+
+    def _config(self, ocio: str) -> ColorConfig:
+        return self._configs(ocio or self._settings.ocio)
+
+    def open_source(self, spec: JobSpec) -> PlateSource:
+        """The job's plate. Raises ColorError where the client's OCIO config is another, PlateError."""
+        config = self._config(spec.ocio)
+        config.check_hash(spec.ocio_hash)
+        return PlateSource.open(spec, config)
+
+    def _effect(self, name: str) -> Effect:
+        if name not in self._effects:
+            self._effects[name] = load_effect(name, str(self._device))
+        return self._effects[name]
+
+    def render_settings(self, spec: JobSpec, source: PlateSource, analysis: ShotAnalysis) -> RenderSettings:
+        """What is constant over a job. Raises EffectError, FaceError, PlateError."""
+        effect = self._effect(spec.effect)
+        values = check_values(effect.descriptor, spec.params, [(e[0], e[1]) for e in spec.edits])
+        mattes = tuple(n for n in spec.matte_channels if n != "composite")
+        style = load_style(spec.style_image, source.config, source.color.space) if spec.style_image else None
+        return RenderSettings(
+            effect=effect,
+            values=values,
+            color=source.color,
+            premult=spec.plate.premult,
+            exposure=work_exposure(values.params, analysis),
+            faces=choose_faces(analysis, spec.face),
+            device=self._device,
+            mask_mode=spec.mask.mode if spec.mask else "",
+            style=style.to(self._device) if style is not None else None,
+            matte_names=mattes,
+        )
+
+    def preview(self, spec: PreviewSpec) -> PreviewPicture:
+        """One picture (see preview.Previewer)."""
+        job = replace(spec.job, frames=str(spec.frame))
+        source = self.open_source(job)
+
+        def settings(analysis: ShotAnalysis) -> RenderSettings:
+            return self.render_settings(job, source, analysis)
+
+        return self._previewer.show(spec, source, settings)
+
+
+def work_exposure(params: Mapping[str, Curve], analysis: ShotAnalysis) -> float:
+    """The work exposure in stops: the shot's own unless `auto_exposure` is off, plus the `work_exposure` parameter."""
+    automatic, added = params.get("auto_exposure"), params.get("work_exposure")
+    own = analysis.work_exposure if automatic is None or automatic.at(0) else 0.0
+    value = added.at(0) if added is not None else 0.0
+    return own + (value if isinstance(value, float) else 0.0)
+
+
+def is_identity(settings: RenderSettings, frame: int) -> bool:
+    """Whether the values at `frame` leave the plate as it is."""
+    values = settings.values.at(frame)
+    return values.get("mix") == 0 or settings.effect.is_identity(values, settings.values.edits_at(frame))
+
+
+def frame_key(job: _Job, item: PlannedFrame) -> str:
+    """What a finished frame is recognised by: the job, and the contents of every file that went into it."""
+    mask = _digest(job.mask.path(item.frame)) if job.mask else ""
+    extra = json.dumps(
+        [
+            job.record.frames[item.source],
+            item.frame,
+            job.record.key,
+            mask,
+            job.style_digest,
+            job.source.config.hash,
+            job.settings.effect.descriptor.version,
+            __version__,
+            dict(job.plan),
+        ],
+        sort_keys=True,
+    )
+    return job_hash(job.spec, extra)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(path: str, stamp: tuple[int, int]) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _digest(path: str) -> str:
+    status = os.stat(path)
+    return _digest_of(path, (status.st_mtime_ns, status.st_size))
+
+
+def _kept(job: _Job, item: PlannedFrame) -> bool:
+    """Whether this very frame is there already: asked for with `skip_existing`, or done before a restart."""
+    if item.error is not None or not (job.spec.skip_existing or item.frame in job.context.done):
+        return False
+    path = job.output.path(item.frame)
+    if not os.path.exists(path):
+        return False
+    if job.matte_output is not None and not is_finished(job.matte_output.path(item.frame), frame_key(job, item)):
+        return False
+    if is_finished(path, frame_key(job, item)):
+        return True
+    faceless = not any(job.analysis.face_at(t, item.source) for t in job.settings.faces)
+    copied = (is_identity(job.settings, item.frame) or faceless) and _may_copy(job, item)
+    return copied and is_finished(path, "", item.path)
+
+
+def _may_copy(job: _Job, item: PlannedFrame) -> bool:
+    """Whether an untouched frame is written as a copy of the file: nothing to add and no other codec asked for."""
+    return (
+        not item.held
+        and not job.spec.matte_channels
+        and can_copy(item.path, job.output.path(item.frame), job.spec.compression)
+    )
+
+
+def _load(job: _Job, item: PlannedFrame) -> _Loaded:
+    plate = read_planned(item)
+    layer = job.source.layer(plate)
+    part = plate.parts[layer.part]
+    mask = job.mask.read(item.frame, part.data_window, part.display_window) if job.mask else None
+    return _Loaded(plate, layer, mask)
+
+
+def _write(
+    job: _Job,
+    item: PlannedFrame,
+    layer: ChosenLayer,
+    rendered: RenderedFrame,
+    path: str,
+    copies: bool,
+    notes: tuple[tuple[str, str], ...],
+) -> tuple[tuple[str, str], ...]:
+    """Put a frame and its mattes on disk; returns warnings as (code, message)."""
+    made = Provenance(
+        effect=job.spec.effect,
+        version=f"{__version__}/{job.settings.effect.descriptor.version}",
+        parameters={"params": job.spec.params, "edits": job.spec.edits, "face": job.spec.face},
+        job=frame_key(job, item),
+        shot=job.record.key,
+        plan=json.dumps(dict(job.plan), sort_keys=True),
+    )
+    may_write = job.context.may_write
+    if job.matte_output is not None:
+        names = job.spec.matte_channels or ["composite"]
+        mattes = {name: rendered.mattes[name] for name in names}
+        write_plate(
+            matte_frame(rendered.plate, layer, mattes),
+            job.matte_output.path(item.frame),
+            may_write=may_write,
+            extra_attributes=made.attributes(),
+        )
+    if copies:
+        result = copy_plate(item.path, path, frame=item.frame, may_write=may_write)
+    else:
+        plate = rendered.plate
+        if job.spec.matte_channels:
+            plate = with_mattes(plate, layer, {n: rendered.mattes[n] for n in job.spec.matte_channels})
+        result = write_plate(
+            plate,
+            path,
+            compression=job.spec.compression,
+            may_write=may_write,
+            extra_attributes=made.attributes(plate),
+        )
+    return notes + tuple((w.code, w.message) for w in result.warnings)
+
+
+def _finish(job: _Job, item: _Written, done: int, total: int, told: set[str]) -> tuple[int, list[RunEvent]]:
+    """Wait for a frame to be on disk; warnings about the whole job are told once."""
+    events: list[RunEvent] = []
+    try:
+        for code, message in item.future.result():
+            if code not in told or code.startswith("face."):
+                told.add(code)
+                events.append(Warned(code, message, item.frame if code.startswith("face.") else None))
+    except FaceplateError as error:
+        events.extend(_failed(job, item.frame, error))
+        return done, events
+    done += 1
+    events.append(FrameDone(item.frame, item.path, item.status, time.monotonic() - item.began))
+    events.append(Progress("render", done, total))
+    return done, events
+
+
+def _failed(job: _Job, frame: int, error: FaceplateError) -> Iterator[RunEvent]:
+    """Report a frame's error; it ends the job unless the job says to go on. A lost lease always does."""
+    error = error.at(frame=frame)
+    if error.code == "job.lease_lost" or not job.spec.continue_on_error:
+        raise error
+    yield FrameFailed(frame, error.to_wire())
+
+
+def _refuse_same(output: Pattern, matte_output: Pattern | None) -> None:
+    if matte_output is not None and output.path(1) == matte_output.path(1):
+        raise JobError(
+            "job.output_is_input",
+            "the mattes would overwrite the frames",
+            value=matte_output.text,
+            path=matte_output.text,
+            remedy="Give --matte-out another name than --out.",
+        )
+
+
+def _pool(name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_IO_THREADS, thread_name_prefix=name)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+__all__ = ["PipelineRunner", "Tick", "open_runner"]

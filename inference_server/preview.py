@@ -1,0 +1,190 @@
+"""One picture while the artist drags a slider: nothing is decoded, detected or analysed twice.
+
+A preview uses the shot's stored analysis where there is one. Otherwise the frame is analysed alone, without smoothing
+over time, and the answer says that it is not final. A region larger than what is shown is rendered at reduced size,
+which the answer says too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from host_bridge.errors import PlateError
+from host_bridge.jobspec import PreviewSpec
+from inference_server.effects.base import Region
+from inference_server.faces.analyse import FaceTools
+from inference_server.plates.color import ViewerTransform
+from inference_server.plates.reader import read_plate
+from inference_server.plates.types import ChosenLayer, Part, PlateFrame, Window
+from inference_server.rendering import RenderSettings, render_frame
+from inference_server.runs import PreviewPicture
+from inference_server.shots.analysing import analyse_shot, analysed
+from inference_server.shots.store import ShotStore
+from inference_server.shots.types import ShotAnalysis
+from inference_server.source import MaskSource, PlateSource
+
+_KEPT_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A frame as previews need it: decoded, reduced, with its analysis."""
+
+    plate: PlateFrame
+    layer: ChosenLayer
+    analysis: ShotAnalysis
+    analysed: bool
+    shot: str
+
+
+class Previewer:
+    """Keeps the last few frames decoded and analysed."""
+
+    def __init__(self, store: ShotStore, tools: Callable[[], FaceTools]) -> None:
+        self._store = store
+        self._tools = tools
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="faceplate-preview")
+        self._frames: OrderedDict[tuple[object, ...], _Known] = OrderedDict()
+
+    def close(self) -> None:
+        self._frames.clear()
+        self._pool.shutdown()
+
+    def show(
+        self, spec: PreviewSpec, source: PlateSource, settings_for: Callable[[ShotAnalysis], RenderSettings]
+    ) -> PreviewPicture:
+        """Render `spec`. Raises PlateError `plate.missing_frame` and whatever reading and the effect raise."""
+        began = time.monotonic()
+        known = self._known(spec, source)
+        settings = settings_for(known.analysis)
+        part = known.plate.parts[known.layer.part]
+        region = self._region(spec, known, settings, part)
+        scale = min(1.0, spec.max_size / max(region.width, region.height))
+        notes = [] if known.analysed else ["not analysed yet: faces of this frame alone"]
+        plate, analysis = known.plate, known.analysis
+        reduced = scale <= 0.75
+        if reduced:
+            plate, analysis = _reduced(plate, known.layer, analysis, scale)
+            notes.append(f"rendered at {scale:.2f} of the plate's size")
+        shown = self._picture(spec, source, settings, plate, known.layer, analysis)
+        window = _relative(plate.parts[known.layer.part])
+        factor = scale if reduced else 1.0
+        crop = Region(*(round(v * factor) for v in (region.x0, region.y0, region.x1, region.y1))).intersect(window)
+        pixels = shown[crop.y0 - window.y0 : crop.y1 - window.y0, crop.x0 - window.x0 : crop.x1 - window.x0]
+        if max(pixels.shape[:2]) > spec.max_size:
+            fit = spec.max_size / max(pixels.shape[:2])
+            size = (max(1, round(pixels.shape[1] * fit)), max(1, round(pixels.shape[0] * fit)))
+            pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return PreviewPicture(
+            pixels=np.ascontiguousarray(pixels),
+            region=(region.x0, region.y0, region.x1, region.y1),
+            final=not notes,
+            note="; ".join(notes),
+            seconds=time.monotonic() - began,
+        )
+
+    def _known(self, spec: PreviewSpec, source: PlateSource) -> _Known:
+        path = source.sequence.files.get(spec.frame)
+        if path is None:
+            raise PlateError(
+                "plate.missing_frame",
+                "the frame is not on disk",
+                frame=spec.frame,
+                path=source.sequence.pattern.path(spec.frame),
+                remedy="Choose a frame that is.",
+            )
+        digest = self._store.digests.of(path)
+        record = self._store.get(spec.job.shot) if spec.job.shot else None
+        if record is None and not spec.job.shot_range:
+            record = self._store.find(source.settings, {spec.frame: digest}, None)
+        key = (digest, spec.frame, source.settings, record.key if record else "")
+        known = self._frames.get(key)
+        if known is None:
+            plate = read_plate(path, spec.frame)
+            if record is not None:
+                analysis = self._store.load(record)
+            else:
+                analysis = self._alone(source, spec.frame)
+            known = _Known(plate, source.layer(plate), analysis, record is not None, record.id if record else "")
+            self._frames[key] = known
+        self._frames.move_to_end(key)
+        while len(self._frames) > _KEPT_FRAMES:
+            self._frames.popitem(last=False)
+        return known
+
+    def _alone(self, source: PlateSource, frame: int) -> ShotAnalysis:
+        return analysed(analyse_shot(source, (frame,), self._pool, 0, self._tools()))
+
+    def _region(self, spec: PreviewSpec, known: _Known, settings: RenderSettings, part: Part) -> Region:
+        window = _relative(part)
+        if spec.crop == "face":
+            for track in settings.faces:
+                face = known.analysis.face_at(track, spec.frame)
+                if face is not None:
+                    region = settings.effect.region(face, settings.values.at(spec.frame)).intersect(window)
+                    if not region.empty:
+                        return region
+        return window
+
+    def _picture(
+        self,
+        spec: PreviewSpec,
+        source: PlateSource,
+        settings: RenderSettings,
+        plate: PlateFrame,
+        layer: ChosenLayer,
+        analysis: ShotAnalysis,
+    ) -> NDArray[np.uint8]:
+        """[H, W, 3] of the data window as the viewer shows it."""
+        if spec.show != "plate":
+            part = plate.parts[layer.part]
+            mask = None
+            if spec.job.mask:
+                mask = MaskSource.open(spec.job.mask).read(spec.frame, part.data_window, part.display_window)
+            rendered = render_frame(plate, layer, analysis, settings, mask=mask)
+            if spec.show == "matte":
+                matte = np.rint(rendered.mattes["composite"].astype(np.float32) * 255).astype(np.uint8)
+                return np.repeat(matte[..., None], 3, axis=2)
+            plate = rendered.plate
+        viewer = ViewerTransform(spec.display, spec.view, spec.exposure, spec.gamma)
+        return source.color.bake(source.straight(plate).scene, viewer)
+
+
+def _relative(part: Part) -> Region:
+    data, display = part.data_window, part.display_window
+    return Region(data.x0 - display.x0, data.y0 - display.y0, data.x1 - display.x0, data.y1 - display.y0)
+
+
+def _reduced(
+    plate: PlateFrame, layer: ChosenLayer, analysis: ShotAnalysis, scale: float
+) -> tuple[PlateFrame, ShotAnalysis]:
+    """The treated part and the analysis at a smaller size; other parts and channels are left out."""
+    part = plate.parts[layer.part]
+    window = _relative(part)
+    x0, y0 = round(window.x0 * scale), round(window.y0 * scale)
+    width, height = max(1, round(window.width * scale)), max(1, round(window.height * scale))
+    names = [n for n in (layer.red, layer.green, layer.blue, layer.alpha) if n]
+    channels = {
+        n: cv2.resize(part.channels[n].astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) for n in names
+    }
+    display = Window(0, 0, round(part.display_window.width * scale), round(part.display_window.height * scale))
+    small = replace(
+        part, channels=channels, data_window=Window(x0, y0, x0 + width, y0 + height), display_window=display
+    )
+    tracks = []
+    for track in analysis.tracks:
+        matrices = track.matrices.copy()
+        matrices[:, :, :2] /= np.float32(scale)
+        tracks.append(replace(track, landmarks=track.landmarks * np.float32(scale), matrices=matrices))
+    smaller = replace(analysis, display_window=display, tracks=tuple(tracks))
+    parts = list(plate.parts)
+    parts[layer.part] = small
+    return replace(plate, parts=tuple(parts)), smaller
