@@ -1,4 +1,4 @@
-"""DPX, TIFF and PNG plates through OpenImageIO, as float32 samples that go back to the same integers.
+"""DPX, TIFF, PNG and JPEG plates through OpenImageIO, as float32 samples that go back to the same integers.
 
 Decided here:
 - Integers are normalised to 0..1 by their full scale (8 bits by 255; 10, 12 and 16 bits by 65535, as
@@ -8,7 +8,7 @@ Decided here:
 - The format and bits go along as the attribute `faceplate:sourceFormat` ("dpx uint10"). Written as EXR a plate
   holds the normalised floats and loses nothing. It can be written as its own format again, at its own bits, with
   the source file's metadata; values outside 0..1 are then clipped (with a warning). No other conversion is made,
-  since display formats hold other colours than scene-linear EXR.
+  since display formats hold other colours than scene-linear EXR. JPEG is read only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from inference_server.plates.attributes import decode, encode
 from inference_server.plates.exr import PlateWarning
 from inference_server.plates.types import Attribute, Part, PlateFrame, Samples, Window
 
-EXTENSIONS = {".dpx": "dpx", ".tif": "tiff", ".tiff": "tiff", ".png": "png"}
+EXTENSIONS = {".dpx": "dpx", ".tif": "tiff", ".tiff": "tiff", ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 SOURCE_FORMAT = "faceplate:sourceFormat"
 PROVENANCE_PREFIX = "faceplate: "
 _DPX_NAME = range(36, 136)
@@ -36,7 +36,7 @@ _FULL_SCALE = {"uint8": 255, "uint16": 65535}
 
 
 def format_of(path: str) -> str:
-    """ "exr", "dpx", "tiff" or "png" by a path's extension. Raises PlateError `plate.format` for any other."""
+    """ "exr", "dpx", "tiff", "png" or "jpeg" by a path's extension. Raises PlateError `plate.format` for any other."""
     extension = os.path.splitext(path)[1].lower()
     if extension == ".exr":
         return "exr"
@@ -46,7 +46,7 @@ def format_of(path: str) -> str:
             f"files of type {extension or '(none)'!r} are not read or written",
             value=extension,
             path=path,
-            remedy="Use .exr, .dpx, .tif, .tiff or .png.",
+            remedy="Use .exr, .dpx, .tif, .png or (to read) .jpg.",
         )
     return EXTENSIONS[extension]
 
@@ -75,7 +75,7 @@ def _open(path: str) -> Any:
 
 
 def read_image(path: str, frame: int, made: str = "") -> PlateFrame:
-    """Decode a DPX, TIFF or PNG file; `made` names its format where the extension does not.
+    """Decode a DPX, TIFF, PNG or JPEG file; `made` names its format where the extension does not.
 
     Raises PlateError `plate.unreadable`, `plate.truncated` or `plate.format`.
     """
@@ -173,14 +173,17 @@ def write_image(frame: PlateFrame, path: str, target: str, provenance: Mapping[s
     """
     made, _, kind = source_format(frame).partition(" ")
     wanted = format_of(path)
-    if made != wanted:
+    if made != wanted or made == "jpeg":
         raise PlateError(
             "plate.format",
-            f"the plate is {made or 'exr'}, the output {wanted}",
+            f"the plate is {made or 'exr'}, the output {wanted}"
+            + (", which loses something with every writing" if made == wanted else ""),
             value=wanted,
             frame=frame.frame,
             path=path,
-            remedy=f"Write .exr{f' or .{made}' if made else ''}; other pictures would need another colourspace.",
+            remedy="Write .exr"
+            + (f" or .{made}" if made not in ("", "jpeg") else "")
+            + "; other pictures would need another colourspace.",
         )
     source = _open(frame.path)
     spec = source.spec().copy()
@@ -246,7 +249,7 @@ def _integers(samples: Samples, dtype: np.dtype[Any], warnings: list[PlateWarnin
 
 
 def read_description(path: str) -> str:
-    """The image description of a DPX, TIFF or PNG file."""
+    """The image description of a picture that is not EXR."""
     source = _open(path)
     try:
         return str(source.spec().get_string_attribute("ImageDescription"))

@@ -21,7 +21,7 @@ _DEFAULT_RATE = Fraction(24)
 
 
 def read_plate(path: str, frame: int = 1) -> PlateFrame:
-    """Decode every part of one file: EXR, DPX, TIFF or PNG. `frame` is the number it stands for.
+    """Decode every part of one file: EXR, DPX, TIFF, PNG or JPEG. `frame` is the number it stands for.
 
     Samples are the file's own values, [H, W] of each part's data window. Raises PlateError with frame and path:
     `plate.missing_frame`, `plate.permission`, `plate.empty_file`, `plate.truncated`, `plate.unreadable`, `plate.deep`,

@@ -316,7 +316,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:
     source = write_plate_file(tmp_path / "big.exr", height=200, width=200)
-    for write in (lambda p: write_plate(read_plate(source, 9), p), lambda p: copy_plate(source, p, frame=9)):
+    writes: tuple[Callable[[str], Any], ...] = (
+        lambda path: write_plate(read_plate(source, 9), path),
+        lambda path: copy_plate(source, path, frame=9),
+    )
+    for write in writes:
         with pytest.raises(PlateError) as caught:
             write(str(small_disk / "a.0009.exr"))
         assert (caught.value.code, caught.value.frame) == ("plate.disk_full", 9)
@@ -327,7 +331,11 @@ def test_a_disk_that_changes_what_is_written_is_noticed(
     frame: PlateFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = atomic.Pending.read_back
-    monkeypatch.setattr(atomic.Pending, "read_back", lambda self: bytearray(b"x") + real(self)[1:])
+
+    def changed(pending: atomic.Pending) -> bytearray:
+        return bytearray(b"x") + real(pending)[1:]
+
+    monkeypatch.setattr(atomic.Pending, "read_back", changed)
     (tmp_path / "out").mkdir()
     with pytest.raises(PlateError, match="reads back differently") as caught:
         write_plate(frame, str(tmp_path / "out" / "a.exr"))
@@ -499,6 +507,24 @@ def test_what_a_display_format_cannot_hold_is_said(tmp_path: Path) -> None:
     result = write_plate(replace(frame, parts=(replace(part, channels=bright),)), str(tmp_path / "d.png"))
     assert [w.code for w in result.warnings] == ["plate.clipped"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.exr", "a.png", "d.png"]
+
+
+def test_a_jpeg_is_read_and_copied_but_not_written_again(tmp_path: Path) -> None:
+    spec = oiio.ImageSpec(64, 48, 3, "uint8")
+    output = oiio.ImageOutput.create(str(tmp_path / "a.jpg"))
+    output.open(str(tmp_path / "a.jpg"), spec)
+    output.write_image(np.full((48, 64, 3), 128, np.uint8))
+    output.close()
+    frame = read_plate(str(tmp_path / "a.jpg"), 1)
+    assert abs(float(frame.parts[0].channels["R"].mean()) * 255 - 128) < 2
+    assert copy_plate(str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")).size > 0
+    with pytest.raises(PlateError, match="loses something") as caught:
+        write_plate(frame, str(tmp_path / "c.jpg"))
+    assert caught.value.code == "plate.format"
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "d.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(PlateError):
+        read_plate(str(tmp_path / "d.jpg"), 1)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("a.png", "uint8"), ("a.tif", "uint16"), ("a.dpx", "uint10")])
