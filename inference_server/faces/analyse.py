@@ -1,7 +1,7 @@
 """Faces of single pictures and of whole shots.
 
 A shot is looked at once, frame by frame in order. How hard a frame is searched follows a rule on its number and on
-whether anything was found in it: the whole frame always, large tiles every 6th and small tiles every 24th frame, at
+whether anything was found in it: the whole frame always, large tiles every 12th and small tiles every 48th frame, at
 the shot's start, after a cut, and wherever nothing was found otherwise. In between, a face that the detector misses is
 looked for where its track expects it. Memory holds one frame, a small crop per face, and what the analysis keeps.
 """
@@ -36,8 +36,8 @@ __all__ = [
     "repairs_from_json",
 ]
 
-LARGE_TILES_EVERY = 6
-SMALL_TILES_EVERY = 24
+LARGE_TILES_EVERY = 12
+SMALL_TILES_EVERY = 48
 LEAST_SIGHTINGS = 3
 
 
@@ -150,8 +150,8 @@ def analyse_frames(
         for sighting in sightings:
             record.add(view, sighting)
         yield AnalysisProgress(current.frame, index + 1, total or index + 1, tuple(sorted(s.track for s in sightings)))
-    blended, detected = record.tracks(len(numbers))
-    tracks = restructure(blended, numbers, repairs)
+    before_smoothing = record.jitter(len(numbers))
+    tracks = restructure(record.tracks(len(numbers)), numbers, repairs)
     tracks = [fill_gaps(track, pixel_aspect=pixel_aspect, cuts=record.cuts) for track in tracks]
     tracks = [smooth_track(track, pixel_aspect=pixel_aspect) for track in tracks]
     smoothed = jitter(tracks, pixel_aspect=pixel_aspect)
@@ -162,7 +162,7 @@ def analyse_frames(
         work_exposure=work_exposure,
         tracks=tuple(move_points(tracks, numbers, repairs, pixel_aspect)),
         missing=tuple(missing),
-        jitter_before=jitter(detected, pixel_aspect=pixel_aspect),
+        jitter_before=before_smoothing,
         jitter_after=smoothed,
     )
 
@@ -264,34 +264,60 @@ class _Record:
         newest = max(faces, key=lambda f: f.indices[-1], default=None)
         return None if newest is None else np.asarray(newest.blended[-1] * self._aspect, dtype=np.float64)
 
-    def tracks(self, count: int) -> tuple[list[Track], list[Track]]:
-        """Tracks over all `count` frames: blended with their classes, and as detected without."""
-        blended, detected = [], []
-        for track_id in sorted(self._faces):
-            face = self._faces.pop(track_id)
-            manual = any((track_id, i) in self.manual for i in face.indices)
-            if len(face.indices) < min(LEAST_SIGHTINGS, count) and max(face.scores) < SURE and not manual:
-                continue  # something that looked like a face for a moment
-            blended.append(self._track(track_id, face, face.blended, count, classes=True))
-            detected.append(self._track(track_id, face, face.detected, count, classes=False))
-        return blended, detected
+    def jitter(self, count: int) -> float:
+        """How much the faces tremble as detected. The detected meshes are given up for it."""
+        tracks = []
+        for track_id in self._kept(count):
+            face = self._faces[track_id]
+            tracks.append(Track(track_id, *self._rows(track_id, face, face.detected, count), (), *_no_classes(count)))
+        return jitter(tracks, pixel_aspect=float(self._aspect[0]))
 
-    def _track(self, track_id: int, face: _Face, meshes: list[NDArray[np.float32]], count: int, classes: bool) -> Track:
+    def tracks(self, count: int) -> list[Track]:
+        """The tracks over all `count` frames, landmarks blended with flow, and their classes. Empties the record."""
+        out = []
+        for track_id in self._kept(count):
+            face = self._faces.pop(track_id)
+            names = self._parser.classes if self._parser is not None else ()
+            rows = self._rows(track_id, face, face.blended, count)
+            maps = self._classes(face, count) if names else _no_classes(count)
+            out.append(Track(track_id, *rows, names, *maps))
+        return out
+
+    def _kept(self, count: int) -> list[int]:
+        """Tracks that are faces: not what looked like one for a moment."""
+        return [
+            track_id
+            for track_id, face in sorted(self._faces.items())
+            if len(face.indices) >= min(LEAST_SIGHTINGS, count)
+            or max(face.scores) >= SURE
+            or any((track_id, i) in self.manual for i in face.indices)
+        ]
+
+    def _rows(
+        self, track_id: int, face: _Face, meshes: list[NDArray[np.float32]], count: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
+        """Landmarks, states and scores over all frames; `meshes` is emptied."""
         landmarks = np.zeros((count, LANDMARKS, 3), dtype=np.float32)
         states = np.zeros(count, dtype=np.uint8)
         scores = np.zeros(count, dtype=np.float32)
-        landmarks[face.indices] = np.stack(meshes)
+        for index in reversed(face.indices):
+            landmarks[index] = meshes.pop()
         states[face.indices] = FaceState.DETECTED
-        scores[face.indices] = face.scores
         states[[i for i in face.indices if (track_id, i) in self.manual]] = FaceState.MANUAL
-        names = self._parser.classes if classes and self._parser is not None else ()
+        scores[face.indices] = face.scores
+        return landmarks, states, scores
+
+    def _classes(self, face: _Face, count: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Class maps and their matrices over all frames; the face's list is emptied."""
+        face.maps.extend(face.smoother.finish())
+        segmentation = np.zeros((count, *face.maps[0].values.shape), dtype=np.uint8)
         matrices = np.zeros((count, 2, 3), dtype=np.float32)
-        segmentation = np.zeros((count, 0, 0, 0), dtype=np.uint8)
-        if names:
-            face.maps.extend(face.smoother.finish())
-            segmentation = np.zeros((count, *face.maps[0].values.shape), dtype=np.uint8)
-            while face.maps:
-                smoothed = face.maps.pop()
-                segmentation[smoothed.index] = smoothed.values
-                matrices[smoothed.index] = smoothed.matrix * [self._aspect[0], 1.0, 1.0]
-        return Track(track_id, landmarks, states, scores, names, segmentation, matrices)
+        while face.maps:
+            smoothed = face.maps.pop()
+            segmentation[smoothed.index] = smoothed.values
+            matrices[smoothed.index] = smoothed.matrix * [self._aspect[0], 1.0, 1.0]
+        return segmentation, matrices
+
+
+def _no_classes(count: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    return np.zeros((count, 0, 0, 0), dtype=np.uint8), np.zeros((count, 2, 3), dtype=np.float32)

@@ -77,6 +77,16 @@ class SmoothedClasses:
     matrix: Matrix
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A frame in the smoother's window; `stack` [S, S, 3 + K + 1] is its picture (-1..1), its classes and ones."""
+
+    index: int
+    grey: NDArray[np.uint8]
+    stack: NDArray[np.float32]
+    matrix: Matrix
+
+
 class ClassSmoother:
     """Smooths one face's class maps over time along dense flow (VToonify eqs. 6-7, OpenCV DIS for the flow).
 
@@ -86,14 +96,17 @@ class ClassSmoother:
 
     def __init__(self, radius: int = 3) -> None:
         self._radius = radius
-        self._held: deque[tuple[int, ParsedFace]] = deque(maxlen=2 * radius + 1)
+        self._held: deque[_Held] = deque(maxlen=2 * radius + 1)
         self._count = 0  # frames of this stretch so far
         self._answered = 0
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def add(self, index: int, parsed: ParsedFace) -> Iterator[SmoothedClasses]:
         """Takes the next frame of the stretch and yields what can be answered."""
-        self._held.append((index, parsed))
+        ones = np.ones((*parsed.picture.shape[:2], 1), dtype=np.float32)
+        signed = parsed.picture.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        stack = np.concatenate([signed, np.moveaxis(parsed.values, 0, -1), ones], axis=-1)
+        self._held.append(_Held(index, _grey(parsed.picture), stack, parsed.matrix))
         self._count += 1
         while self._answered + self._radius < self._count:
             yield self._answer()
@@ -108,34 +121,28 @@ class ClassSmoother:
     def _answer(self) -> SmoothedClasses:
         first = self._count - len(self._held)
         entries = [max(j - first, 0) for j in window(self._answered, self._count, self._radius)]
-        index, centre = self._held[self._answered - first]
+        centre = self._held[self._answered - first]
         self._answered += 1
-        values = self._fuse(centre, [self._held[entry][1] for entry in entries])
-        return SmoothedClasses(index, np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), centre.matrix)
+        values = self._fuse(centre, [self._held[entry] for entry in entries])
+        return SmoothedClasses(centre.index, np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), centre.matrix)
 
-    def _fuse(self, centre: ParsedFace, entries: list[ParsedFace]) -> NDArray[np.float32]:
+    def _fuse(self, centre: _Held, entries: list[_Held]) -> NDArray[np.float32]:
         """The weighted mean of a window's maps along flow, [K, S, S].
 
         The same sums as `networks.parse_smoothing.smooth_window`, in OpenCV: on maps this small torch's threads take
         ten times as long as the arithmetic.
         """
-        grey = _grey(centre.picture)
-        picture = _signed(centre.picture)
-        total = np.moveaxis(centre.values, 0, -1).astype(np.float32)  # [S, S, K]
-        norm = np.ones(grey.shape, dtype=np.float32)
+        picture = centre.stack[..., :3]
+        total = centre.stack[..., 3:-1].copy()  # [S, S, K]
+        norm = np.ones(centre.grey.shape, dtype=np.float32)
         radius = len(entries) // 2
-        for j, parsed in enumerate(entries):
+        for j, held in enumerate(entries):
             if j == radius:
                 continue
-            if parsed is centre:  # a repeated frame at a stretch's end
-                flow = np.zeros((*grey.shape, 2), dtype=np.float32)
-            else:
-                flow = np.asarray(self._dis.calc(grey, _grey(parsed.picture), None), dtype=np.float32)  # type: ignore[call-overload]
-            stack = np.concatenate(
-                [_signed(parsed.picture), np.moveaxis(parsed.values, 0, -1), np.ones((*grey.shape, 1), np.float32)],
-                axis=-1,
-            )  # [S, S, 3 + K + 1]
-            warped = warp(stack, flow)
+            warped = held.stack
+            if held is not centre:  # it is where a stretch's end repeats it
+                flow = self._dis.calc(centre.grey, held.grey, None)  # type: ignore[call-overload]
+                warped = warp(held.stack, np.asarray(flow, dtype=np.float32))
             colour = ((warped[..., :3] - picture) ** 2).mean(axis=-1)
             time = np.exp(-((j - radius) ** 2) / (2 * (radius + 0.5) ** 2))
             weight = np.exp(-colour / (2 * COLOUR_SIGMA**2)) * (warped[..., -1] >= COVERAGE) * np.float32(time)
@@ -153,7 +160,3 @@ def warp(picture: NDArray[np.float32], flow: NDArray[np.float32]) -> NDArray[np.
         for c in range(0, picture.shape[-1], 4)
     ]
     return np.concatenate([p.reshape(height, width, -1) for p in parts], axis=-1)
-
-
-def _signed(picture: Picture8) -> NDArray[np.float32]:
-    return picture.astype(np.float32) / np.float32(127.5) - np.float32(1)

@@ -7,6 +7,7 @@ pixel aspect, so that angles and circles are true), and crop (0..size in a squar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -98,15 +99,15 @@ class View:
 
     @classmethod
     def of(cls, picture: NDArray[np.generic], origin: tuple[int, int], pixel_aspect: float) -> View:
-        """A view of uint8 or floating RGB (0..1 display-encoded sRGB; clipped, non-finite as black) [H, W, 3]."""
+        """A view of uint8 or floating RGB (0..1 display-encoded sRGB; clipped, not-a-number as black) [H, W, 3]."""
         if picture.dtype == np.uint8:
             return cls(np.ascontiguousarray(picture, dtype=np.uint8), origin, pixel_aspect)
         if not np.issubdtype(picture.dtype, np.floating):
             raise ValueError(f"a picture is uint8 or floating, not {picture.dtype}")
-        scaled = np.nan_to_num(picture.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        np.clip(scaled, 0.0, 1.0, out=scaled)
-        scaled *= 255.0
-        return cls(np.rint(scaled, out=scaled).astype(np.uint8), origin, pixel_aspect)
+        bounded: NDArray[Any] = np.minimum(picture.astype(np.float32, copy=False), np.float32(1))
+        # OpenCV rounds and saturates in one pass, and turns what is not a number into 0.
+        scaled = cv2.multiply(bounded, np.full(4, 255.0), dtype=cv2.CV_8U)
+        return cls(np.asarray(scaled, dtype=np.uint8), origin, pixel_aspect)
 
     @property
     def box(self) -> Box:

@@ -30,7 +30,7 @@ from inference_server.faces.runtime import Graph
 
 Plane = NDArray[np.float32]  # [S, S]
 
-MAP_SIZE = 128
+MAP_SIZE = 112  # three classes of this size are 37 kB for every face and frame of a stored shot
 MAP_MARGIN = 2.6  # side of the map in sides of the face's box: 0.8 boxes of space on each side
 NETWORK_SIZE = 256
 _BINS = 12
@@ -77,7 +77,7 @@ class Parser(Protocol):
 class MediaPipeParser:
     """Selfie segmentation (mediapipe 0.10.21, the model inside its wheel) and the face's own colours."""
 
-    classes: tuple[str, ...] = ("person", "hair", "ears", "neck")
+    classes: tuple[str, ...] = ("hair", "ears", "neck")
 
     def __init__(self) -> None:
         self._graph = Graph(_GRAPH, ["mask"], side_inputs={"model": 0}, hints={"mask": "IMAGE_FRAME"})
@@ -91,8 +91,7 @@ class MediaPipeParser:
         picture = np.asarray(_reduce(large), dtype=np.uint8)
         matrix = invert(roi.matrix(MAP_SIZE))
         points = transform(matrix, mesh[:, :2])
-        hair, ears, neck = _tell_apart(picture, person, points)
-        values = np.stack([person, hair, ears, neck]) * _fade()
+        values = np.stack(_tell_apart(picture, person, points)) * _fade()
         return ParsedFace(values.astype(np.float32), matrix, picture)
 
 
@@ -110,7 +109,7 @@ def _fade() -> Plane:
 def _tell_apart(picture: Picture8, person: Plane, points: Points) -> tuple[Plane, Plane, Plane]:
     """Hair, ears and neck [S, S] from the map's picture, the person in it and the mesh [478, 2] in map coordinates."""
     eyes = eye_distance(points)
-    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
+    colour = _colour_index(cv2.cvtColor(picture, cv2.COLOR_RGB2LAB))
     rows, columns = np.mgrid[0:MAP_SIZE, 0:MAP_SIZE] + 0.5
     chin, brow = points[152], points[9]
     below = ((rows - chin[1]) / eyes).astype(np.float32)  # downward from the chin, eye distances
@@ -124,11 +123,11 @@ def _tell_apart(picture: Picture8, person: Plane, points: Points) -> tuple[Plane
 
     # Samples. The mesh's upper forehead may lie under hair, so skin is learnt from the brows down.
     skin_at = (oval > 0.9) & (features < 0.1) & (rows > brow[1])
-    skin = _likelihood(lab, skin_at)
+    skin = _likelihood(colour, skin_at)
     near_skin = _ramp(skin, 0.15, 0.4)
     hair_at = solid & (around > 0.15) & (around < 1.2) & (rows < points[4, 1]) & (near_skin < 0.3)
-    hair = _likelihood(lab, hair_at)
-    cloth = _likelihood(lab, solid & (below > 0.8) & (near_skin < 0.5))
+    hair = _likelihood(colour, hair_at)
+    cloth = _likelihood(colour, solid & (below > 0.8) & (near_skin < 0.5))
     has_hair = min(float(hair_at.sum()) / (0.5 * eyes * eyes), 1.0)
 
     # Where each is to be expected, before its colour is looked at.
@@ -172,18 +171,25 @@ def _ramp(value: NDArray[np.generic], low: float, high: float) -> Plane:
     return np.asarray(t * t * (3 - 2 * t), dtype=np.float32)
 
 
-def _likelihood(lab: NDArray[np.generic], samples: NDArray[np.bool_]) -> Plane:
+_SHAPE = (_BINS, 2 * _BINS, 2 * _BINS)  # chroma has a small range: finer bins
+
+
+def _colour_index(lab: NDArray[np.generic]) -> NDArray[np.intp]:
+    """The histogram bin of each pixel [S, S]."""
+    index = np.asarray(lab).astype(np.intp) * _SHAPE // 256
+    return np.asarray((index[..., 0] * _SHAPE[1] + index[..., 1]) * _SHAPE[2] + index[..., 2])
+
+
+def _likelihood(index: NDArray[np.intp], samples: NDArray[np.bool_]) -> Plane:
     """How well each pixel's colour fits the samples, [S, S] relative to their most common colour; 0 without samples."""
     if int(samples.sum()) < 12:
         return np.zeros(samples.shape, dtype=np.float32)
-    spread = np.array([256 / _BINS, 256 / (2 * _BINS), 256 / (2 * _BINS)])  # chroma has a small range: finer bins
-    size = np.ceil(256 / spread).astype(int)
-    index = (np.asarray(lab, dtype=np.float64) / spread).astype(int)  # [S, S, 3]
-    counts = np.zeros(size, dtype=np.float32)
-    np.add.at(counts, tuple(index[samples].T), np.float32(1))
+    counts = np.bincount(index[samples], minlength=int(np.prod(_SHAPE))).reshape(_SHAPE).astype(np.float32)
     for axis in range(3):  # a sample speaks for its neighbouring colours too
-        padded = np.pad(counts, [(1, 1) if a == axis else (0, 0) for a in range(3)])
-        near = [np.take(padded, range(k, k + size[axis]), axis=axis) for k in range(3)]
-        counts = np.float32(0.25) * near[0] + np.float32(0.5) * near[1] + np.float32(0.25) * near[2]
-    fits = counts[tuple(np.moveaxis(index, -1, 0))]
-    return np.asarray(fits / max(float(counts.max()), 1e-6), dtype=np.float32)
+        near = counts * np.float32(0.5)
+        ahead, behind = [slice(None)] * 3, [slice(None)] * 3
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        near[tuple(ahead)] += np.float32(0.25) * counts[tuple(behind)]
+        near[tuple(behind)] += np.float32(0.25) * counts[tuple(ahead)]
+        counts = near
+    return np.asarray(counts.ravel()[index] / max(float(counts.max()), 1e-6), dtype=np.float32)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from inference_server.faces.groups import HEAD_SIGMA, RIGID, SIGMA
 from inference_server.faces.types import FaceState
 from inference_server.shots.types import Track
 
-Meshes = NDArray[np.float64]  # [N, 478, 3] square coordinates
+Meshes = NDArray[np.float64] | NDArray[np.float32]  # [N, 478, 3] square coordinates
 
 LONGEST_GAP = 8  # frames: a longer absence stays one
 
@@ -51,7 +51,7 @@ def fill_gaps(track: Track, *, pixel_aspect: float, cuts: Sequence[int] = ()) ->
     landmarks, scores = track.landmarks.copy(), track.scores.copy()
     segmentation, matrices = track.segmentation.copy(), track.matrices.copy()
     for end, start in gaps:
-        ends = _square(landmarks[[end - 1, start]], pixel_aspect)
+        ends = _square(landmarks[[end - 1, start]], pixel_aspect).astype(np.float64)
         reference = _normalised_head(ends[0])
         poses, shapes = _decompose(ends, reference)
         for i in range(end, start):
@@ -79,17 +79,38 @@ def smooth_track(track: Track, *, pixel_aspect: float) -> Track:
 
 
 def smooth_meshes(meshes: Meshes) -> Meshes:
-    """One uninterrupted stretch [N, 478, 3] in square coordinates, smoothed."""
-    reference = _normalised_head(meshes[0])
+    """One uninterrupted stretch [N, 478, 3] in square coordinates, smoothed, float32."""
+    reference = _normalised_head(meshes[0].astype(np.float64))
     for _ in range(2):  # the mean head of the stretch, so that no single frame's errors are everyone's
-        _, shapes = _decompose(meshes, reference)
-        reference = _normalised_head(shapes.mean(axis=0))
-    poses, shapes = _decompose(meshes, reference)
+        total = np.zeros_like(reference)
+        for _, _, shapes in _heads(meshes, reference):
+            total += shapes.sum(axis=0)
+        reference = _normalised_head(total / len(meshes))
+    within = np.empty(meshes.shape, dtype=np.float32)  # the shape of each frame's head, of unit size
+    poses = np.empty((len(meshes), 3, 4))
+    for part, pose, shapes in _heads(meshes, reference):
+        poses[part], within[part] = pose, shapes
     poses = gaussian_over_time(poses, HEAD_SIGMA)
     for sigma in np.unique(SIGMA):
-        group = sigma == SIGMA
-        shapes[:, group] = gaussian_over_time(shapes[:, group], float(sigma))
-    return _compose(poses, shapes)
+        members = np.flatnonzero(sigma == SIGMA)
+        for group in np.array_split(members, max(len(members) // 64, 1)):  # few at a time: shots are long
+            within[:, group] = gaussian_over_time(within[:, group].astype(np.float64), float(sigma))
+    out = np.empty(meshes.shape, dtype=np.float32)
+    for part in _parts(len(meshes)):
+        out[part] = _compose(poses[part], within[part].astype(np.float64))
+    return out
+
+
+def _parts(count: int, size: int = 64) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _heads(
+    meshes: Meshes, reference: NDArray[np.float64]
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+    """`_decompose` in parts of the shot: where, poses, shapes."""
+    for part in _parts(len(meshes)):
+        yield part, *_decompose(meshes[part].astype(np.float64), reference)
 
 
 def gaussian_over_time(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
@@ -119,7 +140,9 @@ def jitter(tracks: Sequence[Track], *, pixel_aspect: float) -> float:
         for chunk in np.array_split(middle, max(len(middle) // 256, 1)):
             if len(chunk) == 0:
                 continue
-            before, here, after = (_square(track.landmarks[chunk + k], pixel_aspect) for k in (-1, 0, 1))
+            before, here, after = (
+                _square(track.landmarks[chunk + k], pixel_aspect).astype(np.float64) for k in (-1, 0, 1)
+            )
             size = np.array([max(eye_distance(mesh), 1e-6) for mesh in here]) / 100.0
             second = (before - 2 * here + after)[..., :2] / size[:, None, None]
             total += float((second**2).sum())
@@ -127,12 +150,12 @@ def jitter(tracks: Sequence[Track], *, pixel_aspect: float) -> float:
     return float(np.sqrt(total / count)) if count else 0.0
 
 
-def _square(landmarks: NDArray[np.float32], pixel_aspect: float) -> Meshes:
-    return landmarks.astype(np.float64) * [pixel_aspect, 1.0, pixel_aspect]
+def _square(landmarks: NDArray[np.float32], pixel_aspect: float) -> NDArray[np.float32]:
+    return landmarks * np.array([pixel_aspect, 1.0, pixel_aspect], dtype=np.float32)
 
 
 def _plate(meshes: Meshes, pixel_aspect: float) -> NDArray[np.float32]:
-    return (meshes / [pixel_aspect, 1.0, pixel_aspect]).astype(np.float32)
+    return (meshes / np.array([pixel_aspect, 1.0, pixel_aspect], dtype=np.float32)).astype(np.float32)
 
 
 def _normalised_head(mesh: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -143,7 +166,9 @@ def _normalised_head(mesh: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(centred / max(float(size), 1e-9))
 
 
-def _decompose(meshes: Meshes, reference: NDArray[np.float64]) -> tuple[NDArray[np.float64], Meshes]:
+def _decompose(
+    meshes: NDArray[np.float64], reference: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Poses [N, 3, 4] (scaled rotation, translation) that lay the reference's rigid points on each mesh (Umeyama 1991,
     least squares), and the meshes brought back by them [N, 478, 3].
     """
@@ -162,7 +187,7 @@ def _decompose(meshes: Meshes, reference: NDArray[np.float64]) -> tuple[NDArray[
     return poses, np.ascontiguousarray(shapes)
 
 
-def _compose(poses: NDArray[np.float64], shapes: Meshes) -> Meshes:
+def _compose(poses: NDArray[np.float64], shapes: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(shapes @ poses[..., :3].transpose(0, 2, 1) + poses[:, None, :, 3])
 
 
