@@ -656,7 +656,11 @@ class _Loop:
             return
         for body in status.events:
             event = m.event_from_body(str(body.get("type")), body)
-            if event is not None:
+            if event is None:
+                continue
+            if event.TYPE in m.TERMINAL_EVENTS and event.seq < status.last_seq:
+                tracked.seq = event.seq  # of an attempt before the job was resumed
+            else:
                 self._event(event)
         if self._jobs.get(job_id) is not tracked:
             return

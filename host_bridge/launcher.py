@@ -113,7 +113,7 @@ def serve_detached(settings: Mapping[str, Any] | None = None, *, timeout_s: floa
 
 
 def stop(endpoint: str | None = None, *, timeout_s: float = 15.0) -> bool:
-    """Stop the server and wait until its process is gone; False if none was running."""
+    """Stop the server and wait until its workers are gone and its folders free; False if none was running."""
     if not endpoint:
         file = runtime_dir() / CONNECTION_FILE
         connection = _running(file)

@@ -106,8 +106,11 @@ class Roots:
 
         A pattern is judged with every file and folder on disk that it can stand for.
         """
-        resolved = self._check_one(_fixed_part(path), path)
-        for found in _matches(path):
+        fixed, rest = _split(path)
+        if ".." in rest:
+            raise _not_allowed(path, "goes up (..) behind a placeholder", self._roots)
+        resolved = os.sep.join([self._check_one(fixed, path), *rest])
+        for found in _matches(path) if self._roots else ():
             self._check_one(found, path)
         return resolved
 
@@ -123,27 +126,26 @@ class Roots:
 
 def resolve_pattern(path: str) -> str:
     """The pattern with `..` and symbolic links of the part before its first placeholder resolved."""
-    fixed = _fixed_part(path)
-    rest = os.path.normpath(path)[len(fixed) :]
-    return os.path.realpath(fixed) + rest
+    fixed, rest = _split(path)
+    return os.sep.join([os.path.realpath(fixed).rstrip(os.sep), *rest])
 
 
-def _fixed_part(path: str) -> str:
-    """The leading components without placeholder."""
-    parts = os.path.normpath(path).split(os.sep)
-    for index, part in enumerate(parts):
-        if has_token(part):
-            return os.sep.join(parts[:index]) or os.sep
-    return os.sep.join(parts) or os.sep
+def _split(path: str) -> tuple[str, list[str]]:
+    """The leading folders without placeholder, and the components from the first one with a placeholder on.
+
+    Not normalised: the parent of a link is not the folder the link is in, and only `realpath` knows.
+    """
+    parts = path.split(os.sep)
+    first = next((i for i, part in enumerate(parts) if has_token(part)), len(parts))
+    return os.sep.join(parts[:first]) or os.sep, [part for part in parts[first:] if part not in ("", ".")]
 
 
 def _matches(path: str) -> Iterator[str]:
-    """Existing files and folders a pattern can stand for, and links among its fixed components."""
-    parts = os.path.normpath(path).split(os.sep)
-    first = next((i for i, part in enumerate(parts) if has_token(part)), len(parts))
-    folders = [os.sep.join(parts[:first]) or os.sep]
+    """Links among the existing files and folders that the part behind a pattern's first placeholder can stand for."""
+    fixed, rest = _split(path)
+    folders = [fixed]
     listed = 0
-    for part in parts[first:]:
+    for part in rest:
         found: list[str] = []
         for folder in folders:
             if not has_token(part):
@@ -160,12 +162,10 @@ def _matches(path: str) -> Iterator[str]:
                             raise _not_allowed(path, f"stands for more than {_MAX_LISTED} files", ())
                         if regex.match(entry.name):
                             found.append(entry.path)
-                            if entry.is_symlink():
-                                yield entry.path
             except OSError:
                 continue  # no such folder yet, or not a folder: nothing there to be judged
+        yield from (f for f in found if os.path.islink(f))
         folders = found
-    yield from (f for f in folders if os.path.islink(f))
 
 
 def _not_allowed(path: str, why: str, roots: Sequence[str]) -> ServerError:

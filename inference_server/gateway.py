@@ -41,7 +41,7 @@ from inference_server.access import Admission, KeyPair, Roots
 from inference_server.catalog import Catalog
 from inference_server.config import ServerConfig
 from inference_server.jobs import JobStore
-from inference_server.scheduler import Scheduler
+from inference_server.scheduler import Scheduler, replaced_preview
 from inference_server.supervisor import Supervisor
 from inference_server.validation import check_job, check_paths, check_preview, clip_error, decode
 
@@ -70,6 +70,7 @@ class Gateway:
         self._auth.configure_curve_callback(_WORKERS, worker_admission)
         self._pen = Pen()
         self._routes: OrderedDict[str, bytes] = OrderedDict()
+        self._newest_preview: dict[str, str] = {}
         self._stopping = False
         self._mailbox: Mailbox[Callable[[], None]] = Mailbox(self._context)
         self._pool = ThreadPoolExecutor(2, "faceplate-checks")
@@ -251,6 +252,8 @@ class Gateway:
         self._later(check, then)
 
     def _preview(self, session: str, header: Header, message: m.Preview) -> None:
+        self._newest_preview[session] = header.id
+
         def check() -> Any:
             spec = check_preview(message.preview, self._config, self._catalog.descriptors)
             check_paths(spec.job, self._roots)
@@ -259,6 +262,8 @@ class Gateway:
         def checked(spec: Any) -> None:
             if isinstance(spec, FaceplateError):
                 self._to_client(session, m.Error(clip_error(spec)), header, ())
+            elif self._newest_preview.get(session) != header.id:
+                self._to_client(session, replaced_preview(message.stamp, spec.frame), header, ())
             else:
                 self._scheduler.preview(session, header, spec, message.stamp)
 
@@ -296,7 +301,8 @@ class Gateway:
         self._routes[session] = identity
         self._routes.move_to_end(session)
         while len(self._routes) > _SESSIONS:
-            self._routes.popitem(last=False)
+            forgotten, _ = self._routes.popitem(last=False)
+            self._newest_preview.pop(forgotten, None)
 
     def _to_client(self, session: str, message: m.Message, parent: Header | None, buffers: tuple[bytes, ...]) -> None:
         identity = self._routes.get(session)

@@ -29,6 +29,7 @@ PROGRESS_S = 0.1
 _DEATHS_PER_FRAME = 2
 _DEATHS_PER_JOB = 12
 _MAX_ASKS = 200
+_WATCHERS = 16
 
 
 class Worker(Protocol):
@@ -66,7 +67,7 @@ class Job:
 
     id: str
     spec: JobSpec
-    owner: str
+    watchers: list[str]
     priority: int
     created: float
     started: float = 0.0
@@ -156,8 +157,7 @@ class Scheduler:
             if isinstance(found, FaceplateError):
                 self._accepted(job_id, found)
             elif found is not None:
-                if job_id in self._jobs:
-                    self._jobs[job_id].owner = session
+                self._watch(job_id, session)
                 self._accepted(job_id, m.JobAccepted(job_id, found.state, duplicate=True))
             elif self.queued + len(self._accepting) > self._queue_length:
                 self._accepted(job_id, _busy(self._queue_length))
@@ -227,9 +227,8 @@ class Scheduler:
             if isinstance(status, FaceplateError):
                 self._refuse(session, parent, status)
                 return
-            job = self._jobs.get(status.job_id)
-            if job is not None and asked.after >= 0:
-                job.owner = session
+            if asked.after >= 0:
+                self._watch(status.job_id, session)
             self._send(session, status, parent, ())
 
         self._store.do(lambda db: db.status(asked.job_id, asked.after), found)
@@ -247,9 +246,10 @@ class Scheduler:
 
     def preview(self, session: str, parent: Header, spec: PreviewSpec, stamp: int) -> None:
         """Make a picture soon; one of this session that has not begun is answered `replaced`."""
-        for older in [a for a in self._waiting if a.session == session and a.preview]:
+        for older in [a for a in self._waiting if a.session == session and a.preview and a.id != parent.id]:
             self._waiting.remove(older)
-            self._send(session, _replaced(older), older.parent, ())
+            frame = older.preview.frame if older.preview else 0
+            self._send(session, replaced_preview(older.stamp, frame), older.parent, ())
         self._ask(_Ask(parent.id, session, parent, w.MakePreview(parent.id, spec), spec, stamp))
 
     def color(self, session: str, parent: Header, ocio: str) -> None:
@@ -266,7 +266,7 @@ class Scheduler:
 
     def sequence(self, session: str) -> dict[str, int]:
         """The session's live jobs and the `seq` of the last event each was told."""
-        mine = (job for job in self._jobs.values() if job.owner == session)
+        mine = (job for job in self._jobs.values() if session in job.watchers)
         return {job.id: job.told_seq for _, job in zip(range(100), mine, strict=False)}
 
     # what workers say
@@ -390,7 +390,7 @@ class Scheduler:
         self._jobs[record.id] = Job(
             id=record.id,
             spec=job_from_json(record.spec),
-            owner=record.owner,
+            watchers=[record.owner],
             priority=record.priority,
             created=record.created,
             started=record.started,
@@ -488,7 +488,8 @@ class Scheduler:
             if isinstance(outcome, FaceplateError):
                 _log.error("event %d of job %s is not on disk: %s", numbered.seq, job.id, outcome)
             job.told_seq = numbered.seq
-            self._send(job.owner, numbered, None, ())
+            for session in job.watchers:
+                self._send(session, numbered, None, ())
 
         self._store.do(record, stored)
 
@@ -498,12 +499,15 @@ class Scheduler:
         if job.progress is None or (now - job.progress_told < PROGRESS_S and not final):
             return
         progress, job.progress, job.progress_told = job.progress, None, now
-        self._send(
-            job.owner,
-            m.JobProgress(job.id, job.told_seq, progress.stage, progress.done, progress.total),
-            None,
-            (),
-        )
+        event = m.JobProgress(job.id, job.told_seq, progress.stage, progress.done, progress.total)
+        for session in job.watchers:
+            self._send(session, event, None, ())
+
+    def _watch(self, job_id: str, session: str) -> None:
+        """Send a job's further events to a session, too; of very many watchers the oldest is left out."""
+        job = self._jobs.get(job_id)
+        if job is not None and session not in job.watchers:
+            job.watchers = [*job.watchers[-(_WATCHERS - 1) :], session]
 
     # previews and questions
 
@@ -554,9 +558,9 @@ class Scheduler:
             _log.error("%s", outcome)
 
 
-def _replaced(ask: _Ask) -> m.PreviewResult:
-    frame = ask.preview.frame if ask.preview else 0
-    return m.PreviewResult(ask.stamp, frame, "replaced", final=False, note="a newer request took its place")
+def replaced_preview(stamp: int, frame: int) -> m.PreviewResult:
+    """The answer to a preview that a newer request of the same session has overtaken."""
+    return m.PreviewResult(stamp, frame, "replaced", final=False, note="a newer request took its place")
 
 
 def _frames_failed(job: Job) -> JobError:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from host_bridge.errors import FaceplateError, ServerError
 from host_bridge.locks import FileLock
 from inference_server.access import Admission, KeyPair, server_keys
 from inference_server.config import ServerConfig
+from inference_server.devices import settle
 from inference_server.gateway import Gateway
 
 _log = logging.getLogger("faceplate.server")
@@ -40,7 +42,7 @@ def serve(config: ServerConfig, *, foreground: bool = True) -> None:
         else:
             keys, admission = KeyPair.fresh(), Admission()
         admission.admit(local.public)
-        gateway = Gateway(config, keys, local, admission)
+        gateway = Gateway(replace(config, devices=settle(config.devices)), keys, local, admission)
         try:
             for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
                 if hasattr(signal, name):

@@ -228,7 +228,7 @@ class Supervisor:
             worker.failed_starts += 1
         worker.restarts += 1
         worker.state = "restarting"
-        worker.restart_at = now + (0.0 if worker.failed_starts == 0 else 0.5 * 2**worker.failed_starts)
+        worker.restart_at = now + (0.0 if worker.failed_starts == 0 else 0.2 * 2**worker.failed_starts)
         known = worker.failure is not None and worker.failed_starts > 0
         if known or worker.failed_starts >= _STARTS:
             worker.state = "failed"

@@ -126,9 +126,10 @@ class Worker:
         """Serve until told to quit or orphaned; the exit status."""
         try:
             self._runner = open_runner(self._config, self._device)
-        except FaceplateError as error:
-            _log.error("%s", error)
-            self._send(w.WorkerFailed(error.to_wire()))
+        except Exception as error:  # noqa: BLE001 - answered: every job is refused with it
+            _log.exception("the pipeline cannot be opened on %s", self._device)
+            known = error if isinstance(error, FaceplateError) else _unexpected(error)
+            self._send(w.WorkerFailed(known.to_wire()))
             self._close()
             return 1
         self._send(w.WorkerReady(self._device))

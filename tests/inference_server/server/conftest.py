@@ -31,6 +31,7 @@ class Place:
         self.runtime = root / "run"
         self.shot = root / "shot"
         self.out = root / "out"
+        self.client: Client
         self.shot.mkdir()
         self.out.mkdir()
         self._clients: list[Client] = []
@@ -70,7 +71,7 @@ class Place:
         temporary.write_text(json.dumps(values))
         os.replace(temporary, self.shot / "control.json")
 
-    def job(self, first: int = 1, last: int = 10, *, output: str = "o", **values: Any) -> JobSpec:
+    def job(self, first: int = 1, last: int = 10, *, name: str = "o", **values: Any) -> JobSpec:
         for frame in range(first, last + 1):
             path = self.shot / f"p.{frame:04d}.exr"
             if not path.exists():
@@ -80,12 +81,12 @@ class Place:
             "plate": PlateSpec(str(self.shot / "p.%04d.exr")),
             "frames": f"{first}-{last}",
             "effect": "copy",
-            "output": str(self.out / f"{output}.%04d.exr"),
+            "output": str(self.out / f"{name}.%04d.exr"),
         }
         return JobSpec(**{**fields, **values})
 
-    def outputs(self, output: str = "o") -> list[int]:
-        return sorted(int(p.name.split(".")[1]) for p in self.out.glob(f"{output}.*.exr"))
+    def outputs(self, name: str = "o") -> list[int]:
+        return sorted(int(p.name.split(".")[1]) for p in self.out.glob(f"{name}.*.exr"))
 
     def log(self) -> list[tuple[int, int]]:
         """(pid, frame) of every frame written, in order."""

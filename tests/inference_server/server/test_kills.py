@@ -47,7 +47,7 @@ def test_a_job_that_waits_survives_the_server(place: Place) -> None:
     place.control(step_s=0.1)
     client = place.connect()
     first = client.submit(place.job(1, 100))
-    second = client.submit(place.job(1, 3, output="second"))
+    second = client.submit(place.job(1, 3, name="second"))
     second.accepted.result(5)
     client.cancel(first.job_id)
     assert first.wait(5).state == "cancelled"
