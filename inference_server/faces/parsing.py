@@ -155,7 +155,8 @@ def _tell_apart(picture: Picture8, person: Plane, points: Points) -> tuple[Plane
     skin_outside = soft[0] * outside
     ears = skin_outside * np.minimum(ears_at * 1.6, 1)
     neck = skin_outside * np.minimum(neck_at * 1.6, 1) * (1 - np.minimum(ears_at * 1.6, 1))
-    return soft[1].astype(np.float32), ears.astype(np.float32), neck.astype(np.float32)
+    hair_soft = soft[1] * _grown_from(soft[1] > 0.2, hair_at)
+    return hair_soft.astype(np.float32), ears.astype(np.float32), neck.astype(np.float32)
 
 
 def _filled(outline: Points) -> Plane:
@@ -163,6 +164,15 @@ def _filled(outline: Points) -> Plane:
     fixed = np.rint((np.clip(outline, -4096, 4096) - 0.5) * 16).astype(np.int32).reshape(-1, 1, 2)
     cv2.fillPoly(canvas, [fixed], (255,), lineType=cv2.LINE_AA, shift=4)
     return canvas.astype(np.float32) / np.float32(255)
+
+
+def _grown_from(part: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> Plane:
+    """1 where `part` hangs together with a seed, softly 0 elsewhere: a dark shirt is not hair."""
+    count, labels = cv2.connectedComponents(part.astype(np.uint8))
+    held = np.zeros(count, dtype=bool)
+    held[np.unique(np.asarray(labels)[part & seeds])] = True
+    kept = cv2.dilate((held[labels] & part).astype(np.float32), np.ones((5, 5), np.float32))
+    return np.asarray(cv2.GaussianBlur(kept, (0, 0), 1.0), dtype=np.float32)
 
 
 def _ramp(value: NDArray[np.generic], low: float, high: float) -> Plane:
