@@ -37,8 +37,8 @@ CROP: tuple[Param, ...] = (
 )
 
 
-def matte_params(regions: str) -> tuple[Param, ...]:
-    """Parameters of an effect whose matte is made of face regions; `regions` is the default list."""
+def matte_params(regions: str, grow: float) -> tuple[Param, ...]:
+    """Parameters of an effect whose matte is made of face regions; `regions` and `grow` are defaults."""
     return (
         Param("matte", "group", "Matte"),
         Param(
@@ -56,7 +56,7 @@ def matte_params(regions: str) -> tuple[Param, ...]:
             "matte_grow",
             "double",
             "Grow",
-            0.0,
+            grow,
             "Moves the matte's edge outward (inward below 0), in pixels of a frame in which the eyes are 64 px apart.",
             -20.0,
             40.0,

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional
 
 _STEPS = 6  # 2^6 steps of the integration
-_RIDGE = 1e-3
 
 Points = NDArray[np.float64]
 
@@ -108,16 +107,16 @@ def smoothstep(x: Tensor) -> Tensor:
     return x * x * (3 - 2 * x)
 
 
-def velocity(lattice: Lattice, at: Points, moves: Points, reach: float) -> Tensor:
+def velocity(lattice: Lattice, at: Points, moves: Points, reach: float, ridge: float = 1e-3) -> Tensor:
     """Interpolate `moves` [K, 2] given at `at` [K, 2] (square crop pixels) by Wendland's C2 function of radius `reach`.
 
-    A move of 0 pins its point. Returns [2, rows, cols]; 0 farther than `reach` from every point.
+    A move of 0 pins its point; a larger `ridge` follows the moves less closely and more smoothly. Returns [2, rows, cols]; 0 farther than `reach` from every point.
     """
     field = lattice.zeros()
     if not moves.any():
         return field
     distance = np.linalg.norm(at[:, None] - at[None], axis=2) / reach  # [K, K]
-    weights = np.linalg.solve(_wendland_np(distance) + _RIDGE * np.eye(len(at)), moves)  # [K, 2]
+    weights = np.linalg.solve(_wendland_np(distance) + ridge * np.eye(len(at)), moves)  # [K, 2]
     strong = np.abs(weights).max(axis=1) > 1e-6 * np.abs(weights).max()
     rows, cols = lattice.box(at[strong].min(axis=0) - reach, at[strong].max(axis=0) + reach)
     if rows.start >= rows.stop or cols.start >= cols.stop:

@@ -60,7 +60,7 @@ LOOK = EffectDescriptor(
         _double("smoothing", "Smoothing", 1.0, 0.0, 3.0, "Size of the brush; 1 is the style's own", "tone"),
         _double("detail", "Detail", 0.0, 0.0, 1.0, "How much of the plate's fine detail shines through", "tone"),
         _double("texture", "Texture", 1.0, 0.0, 2.0, "Paper, hatching or dots; 1 is the style's own", "tone"),
-        *matte_params("head"),
+        *matte_params("head", -2.0),
         *CROP,
         *composite_params("replace", grain=True),
     ),

@@ -84,28 +84,31 @@ class Look:
         mattes = {name: matte.to(self._device) for name, matte in face.mattes.items()}
         head = region_matte(mattes, controls.regions, (height, width), self._device)
         head = shape_matte(head, number["matte_grow"], number["matte_feather"], pose.scale, aspect) * fade
+        layers = torch.cat([head[None], _features(mattes, height, width, self._device)])  # [3, h, w]
         warp, band = self._warp(lattice, pose, origin, controls)
-        if warp is not None and band is not None:
-            picture = warp_picture(picture, warp)
-            head = carry(head[None], warp)[0]
+        if warp is not None:
+            layers = carry(layers, warp)
+        head = layers[0]
         if controls.degree == 0 and controls.color == 0:
             matte = band if band is not None else torch.zeros_like(head)
             return EffectOutput(matte=matte, warp=warp)
         matte = head if band is None else torch.maximum(head, band)
         box = bounds(matte)
+        result = picture.clone()
         if box is None:
-            return EffectOutput(matte=matte, warp=warp, picture=picture)
+            return EffectOutput(matte=matte, warp=warp, picture=result)
 
         skin = _skin_colour(face, pose, self._device)
         rows, cols = box = _wider(box, round(_MARGIN * pose.scale), round(_MARGIN * pose.scale / aspect), height, width)
-        features = _features(mattes, warp, height, width, self._device)[:, rows, cols]
+        picture = picture[:, rows, cols]
+        if warp is not None:  # what moves lies within the box, so the box maps to itself
+            picture = warp_picture(picture, warp[:, rows, cols])
         corner = origin + np.array([cols.start * aspect, rows.start])
         drawing = _Drawing(controls, pose, corner, aspect, self._paper, self._palette(face, controls), skin)
-        drawn = drawing.draw(picture[:, rows, cols], features)  # [3, box]
+        drawn = drawing.draw(picture, layers[1:, rows, cols])  # [3, box]
         if band is not None:
             share = (head / matte.clamp_min(1e-6)).clamp(max=1)[rows, cols]
-            drawn = torch.lerp(picture[:, rows, cols], drawn, share[None].expand_as(drawn))
-        result = picture.clone()
+            drawn = torch.lerp(picture, drawn, share[None].expand_as(drawn))
         result[:, rows, cols] = drawn
         return EffectOutput(matte=matte, warp=warp, picture=result)
 
@@ -157,11 +160,15 @@ class _Drawing:
         self.unit = self.pose.scale * scale  # working pixels per eye distance
         rows, cols = max(8, round(h * scale)), max(8, round(w * self.aspect * scale))
         small = filters.to_oklab(filters.resize(picture, rows, cols).clamp(0, 1))
-        features = filters.gaussian(filters.resize(features, rows, cols), 0.03 * self.unit)
-        smooth = self._smooth(small, features)
+        features = (1.7 * filters.gaussian(filters.resize(features, rows, cols), 0.06 * self.unit)).clamp(max=1)
+        direction = filters.flow_direction(small[:1], 0.05 * self.unit)
+        brushed = filters.along_flow(small, direction, style.strands * self.number["smoothing"] * self.unit)
+        smooth = self._smooth(small, brushed, features)
         source = filters.to_oklab(picture)
         lab = self._upsample(smooth, small, source)
-        feature, response = self._upsample_plain(torch.cat([features[1:], self._line_response(smooth)]))
+        feature, response = self._upsample_plain(
+            torch.cat([features[1:], self._line_response(0.5 * (smooth[:1] + brushed[:1]), direction)])
+        )
         where = texture.head_coordinates(self.pose, self.origin, h, w, self.aspect, picture)
         grain = texture.paper(self.paper, where) if self._texture_amount() > 0 else torch.zeros_like(feature)
 
@@ -180,25 +187,24 @@ class _Drawing:
         out = self._ink(out, lab[0] * gain, response)
         return filters.from_oklab(out)
 
-    def _smooth(self, small: Tensor, features: Tensor) -> Tensor:
+    def _smooth(self, small: Tensor, brushed: Tensor, features: Tensor) -> Tensor:
         style = self.style
         radius = style.smooth * self.number["smoothing"] * self.unit
-        smooth = small
-        for _ in range(style.passes):
-            smooth = filters.kuwahara(smooth, radius)
-        smooth = torch.lerp(smooth, small, (style.features * features[1:]).expand_as(small))
+        smooth = brushed
+        for k in range(style.passes):
+            smooth = filters.kuwahara(smooth, radius * (1 + 0.4 * k))
+        drawn = filters.kuwahara(small, 0.35 * style.smooth * self.unit)  # eyes and mouth keep their drawing
+        smooth = torch.lerp(smooth, drawn, (style.features * features[1:]).expand_as(small))
         local = smooth[:1] - filters.gaussian(smooth[:1], 0.16 * self.unit)
         light = smooth[:1] + local * (style.relief + 0.35 * features[:1])
         if style.edges > 0:
             light = light - style.edges * 0.9 * (smooth[:1] - filters.gaussian(smooth[:1], 0.03 * self.unit)).abs()
         return torch.cat([light, smooth[1:]])
 
-    def _line_response(self, smooth: Tensor) -> Tensor:
+    def _line_response(self, tone: Tensor, direction: Tensor) -> Tensor:
         weight = self.number["line_weight"]
         if self.style.lines.amount == 0 or weight == 0:
-            return torch.zeros_like(smooth[:1])
-        tone = smooth[:1]
-        direction = filters.flow_direction(tone, 0.03 * self.unit)
+            return torch.zeros_like(tone)
         return filters.line_response(tone, direction, self.style.lines.sigma * self.unit * weight**0.6)
 
     def _upsample(self, smooth: Tensor, small: Tensor, source: Tensor) -> Tensor:
@@ -227,8 +233,8 @@ class _Drawing:
         levels = self.controls.levels or self.style.levels
         if levels <= 1:
             return light
-        anchor = math.floor(SKIN * levels) + 0.5
-        x = (light - SKIN - self.style.lift) * levels + anchor
+        middle = SKIN + self.style.lift
+        x = (light - middle) * levels - 0.12  # a little low: highlights join the skin before shadows do
         floor = x.floor()
         part = x - floor
         softness = min(max(self.style.softness + 1.2 * (self.number["softness"] - 0.5), 0.0), 1.0)
@@ -240,7 +246,7 @@ class _Drawing:
             screen = texture.dots(where, per_eye)
             dotted = smoothstep((part - screen) / soft + 0.5)
             step = torch.lerp(step, dotted, (1 - 0.9 * feature) * min(self.number["texture"], 1.0))
-        return (floor + step - anchor) / levels + SKIN + self.style.lift
+        return (floor + step) / levels + middle
 
     def _apply_palette(self, light: Tensor, colour: Tensor, skin: Tensor, chroma: float) -> tuple[Tensor, Tensor]:
         amount = self.controls.color * self.palette_amount
@@ -261,17 +267,19 @@ class _Drawing:
         if amount == 0 or self.style.texture in ("none", "dots"):
             return lab
         if self.style.texture == "paper":
-            shade = -0.022 * amount * grain * (1.15 - light)
+            cloud = texture.paper(self.paper, where * 0.15) if self.style.edges > 0 else grain  # where paint pooled
+            shade = -amount * (0.011 * grain + 0.014 * cloud) * (1.15 - light)
             return torch.cat([lab[:1] * (1 + shade / light.clamp_min(0.2)), lab[1:]])
         per_eye = 22.0
         soft = min(max(6.0 * per_eye / self.pose.scale, 0.25), 2.0)
         tone = 1 - light if self.style.wash == 1 else (1 - light) / self.style.wash
-        dark = (tone - (1 - SKIN) - 0.02) / 0.5
+        style_start = 0.13 if self.style.levels else -0.05  # flat tones need hatching only in the shade
+        dark = (tone - (1 - SKIN) - style_start) / 0.5
         first = texture.strokes(where, per_eye, 0.9, grain)
         second = texture.strokes(where, per_eye, -0.55, grain)
-        ink = smoothstep((dark * 1.5 - first) / soft + 0.5) * smoothstep(dark * 8)
-        ink = torch.maximum(ink, smoothstep((dark * 1.5 - 0.55 - second) / soft + 0.5) * smoothstep(dark * 8 - 2.5))
-        ink = (ink * amount * 0.6 * (1 + 0.25 * grain)).clamp(0, 1)
+        ink = smoothstep(((dark * 1.5).clamp(max=0.7) - first) / soft + 0.5) * smoothstep(dark * 8)
+        cross = smoothstep(((dark * 1.5 - 0.5).clamp(max=0.6) - second) / soft + 0.5) * smoothstep(dark * 8 - 2.5)
+        ink = (torch.maximum(ink, cross) * amount * 0.6 * (1 + 0.15 * grain)).clamp(0, 1)
         return torch.lerp(lab, self._ink_colour(lab), ink[None].expand_as(lab))
 
     def _ink(self, lab: Tensor, light: Tensor, response: Tensor) -> Tensor:
@@ -311,13 +319,12 @@ def _skin_colour(face: FaceInput, pose: Pose, device: torch.device) -> tuple[flo
     return float(middle[0]), middle[1:, None, None]
 
 
-def _features(mattes: Mapping[str, Tensor], warp: Tensor | None, h: int, w: int, device: torch.device) -> Tensor:
+def _features(mattes: Mapping[str, Tensor], h: int, w: int, device: torch.device) -> Tensor:
     """Where the drawing of the face itself lies, [2, h, w]: the eyes; eyes, brows, lips and mouth."""
     none = torch.zeros(h, w, device=device)
     eyes = mattes.get("eyes", none)
-    rest = torch.maximum(mattes.get("mouth", none), mattes.get("lips", none) * 0.7)
-    both = torch.stack([eyes, torch.maximum(eyes, torch.maximum(rest, mattes.get("brows", none) * 0.5))])
-    return both if warp is None else carry(both, warp)
+    rest = torch.maximum(mattes.get("mouth", none), mattes.get("lips", none) * 0.8)
+    return torch.stack([eyes, torch.maximum(eyes, torch.maximum(rest, mattes.get("brows", none)))])
 
 
 def _wider(box: tuple[slice, slice], rows: int, cols: int, h: int, w: int) -> tuple[slice, slice]:

@@ -125,16 +125,19 @@ def flow_direction(tone: Tensor, sigma: float) -> Tensor:
 
 
 def along_flow(x: Tensor, direction: Tensor, sigma: float) -> Tensor:
-    """`x` [1, h, w] averaged along `direction` [2, h, w] with a Gaussian of `sigma` pixels."""
-    steps = max(1, round(2 * sigma))
+    """`x` [C, h, w] averaged along `direction` [2, h, w] with a Gaussian of `sigma` pixels."""
+    if sigma < 0.3:
+        return x
+    stride_length = max(1.0, 0.6 * sigma)  # bilinear reads in between smooth what is skipped
+    steps = max(1, round(2 * sigma / stride_length))
     _, h, w = x.shape
     cols = torch.arange(w, device=x.device, dtype=x.dtype)
     rows = torch.arange(h, device=x.device, dtype=x.dtype)
     base = torch.stack([(2 * cols + 1)[None, :].expand(h, w) / w - 1, (2 * rows + 1)[:, None].expand(h, w) / h - 1], -1)
-    stride = direction.permute(1, 2, 0) * x.new_tensor([2.0 / w, 2.0 / h])
+    stride = direction.permute(1, 2, 0) * x.new_tensor([2.0 * stride_length / w, 2.0 * stride_length / h])
     total, weights = x.clone(), 1.0
     for k in range(1, steps + 1):
-        weight = math.exp(-0.5 * (k / sigma) ** 2)
+        weight = math.exp(-0.5 * (k * stride_length / sigma) ** 2)
         for sign in (-k, k):
             total += (
                 weight

@@ -39,7 +39,8 @@ _GROUPS = {
 }
 _CONTROLS = tuple(dict.fromkeys(v for group in _GROUPS.values() for v in group))
 _REACH = 1.9  # eye distances
-_MOST = 0.3  # eye distances a point is moved by the caricature rule at most
+_RIDGE = 0.08  # exaggeration is broad: single points do not stick out
+_MOST = 0.25  # eye distances a point is moved by the caricature rule at most
 
 
 def shape_moves(pose: mesh.Pose, shape: Shape, parts: Mapping[str, float]) -> mesh.Points:
@@ -51,7 +52,10 @@ def shape_moves(pose: mesh.Pose, shape: Shape, parts: Mapping[str, float]) -> me
     index = {vertex: row for row, vertex in enumerate(_CONTROLS)}
     place = pose.shape[list(_CONTROLS), :2]
     special = place - mean[list(_CONTROLS), :2]
-    moves = shape.caricature * special
+    # On the side that is turned away points lie behind each other: their moves would tear at what covers them.
+    turned = pose.rotation[0, 2]  # sine of the turn
+    hidden = np.clip(-np.sign(turned) * place[:, 0], 0, None) * abs(turned)
+    moves = shape.caricature * special * np.clip(1 - 1.6 * hidden, 0, 1)[:, None]
     share = np.ones(len(_CONTROLS))
     for name, part in (("eyes", "eyes"), ("mouth", "mouth"), ("nose", "nose"), ("jaw", "jaw"), ("head", "head")):
         share[[index[v] for v in _GROUPS[name]]] = parts[part]
@@ -98,5 +102,5 @@ def shape_velocity(
     """
     moves = pose.turn(degree * shape_moves(pose, shape, parts))
     at = pose.project(pose.shape[list(_CONTROLS)]) - origin
-    field = velocity(lattice, at + 0.5 * moves, moves, _REACH * pose.scale)
+    field = velocity(lattice, at + 0.5 * moves, moves, _REACH * pose.scale, _RIDGE)
     return field * lattice.border_window(0.35 * pose.scale)

@@ -23,7 +23,7 @@ def paper_tile(device: torch.device) -> Tensor:
     """A tile [1, 256, 256] of paper grain that repeats without seam, mean 0, deviation 1."""
     noise = np.random.RandomState(478).randn(_TILE, _TILE)  # the legacy stream never changes
     f = np.hypot(np.fft.fftfreq(_TILE)[:, None], np.fft.fftfreq(_TILE)[None]) * _TILE
-    band = np.exp(-((f / 45.0) ** 2)) / (1.0 + f / 6.0) ** 0.8
+    band = np.exp(-((f / 60.0) ** 2)) * np.sqrt(f / (f + 12.0))
     band[0, 0] = 0.0
     grain = np.real(np.fft.ifft2(np.fft.fft2(noise) * band))
     return torch.as_tensor((grain / grain.std())[None], dtype=torch.float32, device=device)

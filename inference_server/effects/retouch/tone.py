@@ -115,7 +115,7 @@ def greying(picture: Tensor, amount: float) -> Tensor:
 def tint(colour: tuple[float, ...], typical: tuple[float, ...], exponent: float) -> list[float]:
     """Log gains per channel that lead from a typical scene-linear colour toward a display colour.
 
-    They keep the luminance of the typical colour. A negative exponent leads away, and less: there it is easily too much.
+    They keep the luminance of the typical colour. A negative exponent leads away, and less: there it is soon too much.
     """
     wanted = [float(c) for c in srgb_decode(torch.tensor(colour, dtype=torch.float32)).clamp_min(0.01)]
     if exponent < 0:
