@@ -8,7 +8,7 @@ looked for where its track expects it. Memory holds one frame, a small crop per 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -180,7 +180,10 @@ class _Look:
         elif frame % LARGE_TILES_EVERY == 0:
             search = Search.LARGE_TILES
         found = self._find(view, search)
-        look_at: Callable[[Roi], Points | None] = lambda roi: self._tools.landmarker.find(view, roi)  # noqa: E731
+
+        def look_at(roi: Roi) -> Points | None:
+            return self._tools.landmarker.find(view, roi)
+
         sightings = tracker.step(view, index, found, cut=cut, look_at=look_at)
         if not sightings and search is not Search.SMALL_TILES:
             found = self._find(view, Search.SMALL_TILES)

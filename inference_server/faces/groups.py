@@ -3,9 +3,9 @@
 SIGMA is the Gaussian over time, in frames, of a point's motion within the head (head motion itself is smoothed with
 HEAD_SIGMA, so that all points of a face lag alike). What is bone keeps its shape over seconds: 3 frames, the value
 published for this scheme. A blink is down and up within 4 to 6 frames at 24 frames per second and its lowest frame
-must stay low: with sigma 0.5 the middle frame keeps 79 % of its own weight, with 1.0 only 40 %. Lips close for two or
-three frames in speech (p, b, m): 0.7 keeps 57 %. Eyes jump within a frame: 0.5. Brows move within 5 to 10 frames: 1.2.
-Jaw and cheeks follow the mouth: 1.0.
+must stay low: with sigma 0.5 the middle frame keeps 79 % of its own weight, with 1.0 only 40 %. Lips close for one
+to three frames in speech (p, b, m) and open as fast, and eyes jump within a frame: 0.5 as well. Brows move within 5 to
+10 frames: 1.2. Jaw and cheeks follow the mouth: 1.0.
 
 FLOW_SHARE bounds the weight of flow against detection. Texture that sticks to the bone is followed well (0.75: older
 errors are forgotten with a half-life of two and a half frames). Lids slide over the eye and lips roll, and an outline
@@ -59,5 +59,5 @@ def _per_point(default: float, *groups: tuple[tuple[int, ...], float]) -> NDArra
     return out
 
 
-SIGMA = _per_point(3.0, (_JAW, 1.0), (_BROWS, 1.2), (_LIPS, 0.7), (_LIDS, 0.5), (_IRISES, 0.5), (_CORNERS, 1.0))
+SIGMA = _per_point(3.0, (_JAW, 1.0), (_BROWS, 1.2), (_LIPS, 0.5), (_LIDS, 0.5), (_IRISES, 0.5), (_CORNERS, 1.0))
 FLOW_SHARE = _per_point(0.75, (_JAW, 0.6), (_OUTLINE, 0.4), (_BROWS, 0.6), (_LIPS, 0.45), (_LIDS, 0.35), (_IRISES, 0.3))

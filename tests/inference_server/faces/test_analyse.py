@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from host_bridge.errors import ShotError
 from inference_server.faces.analyse import AnalysisProgress, FaceTools, Frame, analyse_frames
-from inference_server.faces.geometry import eye_distance
+from inference_server.faces.detect import Detection, Search
+from inference_server.faces.geometry import View, eye_distance
 from inference_server.faces.parsing import MediaPipeParser
 from inference_server.faces.repairs import BoxKeys, Merge, Repairs, TrackEdit
 from inference_server.faces.types import FaceFrame, FaceState
@@ -144,6 +145,43 @@ def test_frames_must_rise(portrait: NDArray[np.uint8], tools: FaceTools) -> None
         run([Frame(2, placed(portrait, 100, 100)), Frame(2, placed(portrait, 100, 100))], tools)
 
 
+class _Counting:
+    """The detector, remembering how hard it was asked to look."""
+
+    def __init__(self, tools: FaceTools) -> None:
+        self._detector = tools.detector
+        self.asked: list[Search] = []
+
+    def detect(self, view: View, search: Search) -> list[Detection]:
+        self.asked.append(search)
+        return self._detector.detect(view, search)
+
+
+def test_a_small_face_is_searched_once_and_then_followed(portrait: NDArray[np.uint8], tools: FaceTools) -> None:
+    """A head of 50 px in 1080p: tiles at the start of the shot, its own mesh afterwards, everything when it is gone."""
+    detector = _Counting(tools)
+    small = cv2.resize(portrait, (146, 146), interpolation=cv2.INTER_AREA)
+    frames = []
+    for i in range(5):
+        plate = np.full((1080, 1920, 3), 70, np.uint8)
+        if i < 4:
+            plate[500 + 2 * i : 646 + 2 * i, 900 + 5 * i : 1046 + 5 * i] = small
+        frames.append(Frame(1001 + i, plate))
+    analysis, _ = run(frames, FaceTools(detector, tools.landmarker, None))
+    (track,) = analysis.tracks
+    assert track.states.tolist() == [1, 1, 1, 1, 0]
+    assert detector.asked == [
+        Search.SMALL_TILES,
+        Search.WHOLE,
+        Search.WHOLE,
+        Search.WHOLE,
+        Search.WHOLE,
+        Search.SMALL_TILES,
+    ]
+    moved = track.landmarks[3, :, :2].mean(axis=0) - track.landmarks[0, :, :2].mean(axis=0)
+    assert moved == pytest.approx([15, 6], abs=1.5)
+
+
 class _Fixed:
     """A detector and landmarker that take no time, to run long shots."""
 
@@ -151,8 +189,6 @@ class _Fixed:
         self._mesh = face.landmarks.astype(np.float64) * 0.4
 
     def detect(self, view: object, search: object) -> list[object]:
-        from inference_server.faces.detect import Detection
-
         (x0, y0), (x1, y1) = self._mesh[:, :2].min(axis=0), self._mesh[:, :2].max(axis=0)
         return [Detection((x0, y0, x1, y1), np.zeros((6, 2)), 0.9)]
 
