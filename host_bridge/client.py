@@ -35,7 +35,7 @@ from host_bridge.envelope import (
     unpack,
     version_error,
 )
-from host_bridge.errors import FaceplateError, JobError, ServerError, from_wire
+from host_bridge.errors import FaceplateError, JobError, RequestError, ServerError, from_wire
 from host_bridge.jobspec import JobSpec, PreviewSpec
 from host_bridge.liveness import Action, Liveness, Phase, Schedule
 from host_bridge.mailbox import Mailbox
@@ -356,6 +356,13 @@ class _Loop:
     # the loop
 
     def run(self) -> None:
+        """Serve until stopped; whatever ends it, nobody is left waiting."""
+        try:
+            self._serve()
+        finally:
+            self._end()
+
+    def _serve(self) -> None:
         self._poller.register(self._mailbox.socket, zmq.POLLIN)
         self._open()
         while self._running:
@@ -375,6 +382,8 @@ class _Loop:
                 self._write(self._pen.header(m.Ping.TYPE).id, m.Ping())
             elif self._live.phase is Phase.LOST and self._dealer is not None:
                 self._close(Link.UNREACHABLE, _unreachable(f"{self.endpoint} does not answer"))
+
+    def _end(self) -> None:
         self._close(Link.CLOSED, None)
         self._poller.unregister(self._mailbox.socket)
         for command in self._mailbox.close():
@@ -421,6 +430,16 @@ class _Loop:
         handle._fail(error if isinstance(error, FaceplateError) else _unreachable(str(error)))
 
     def follow(self, handle: JobHandle, after: int) -> None:
+        if handle.job_id in self._jobs:
+            handle._fail(
+                RequestError(
+                    "request.bad_value",
+                    f"this client follows job {handle.job_id} already",
+                    value=handle.job_id,
+                    remedy="Use the handle you have, or another client.",
+                )
+            )
+            return
         self._jobs[handle.job_id] = _Tracked(handle, after)
         self._fill(handle.job_id)
 

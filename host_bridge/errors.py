@@ -105,6 +105,7 @@ CODES: dict[str, CodeSpec] = {
     "shot.stale": CodeSpec("The shot on disk differs from its analysis", _M),
     "shot.locked": CodeSpec("The shot is locked", _N),
     "shot.busy": CodeSpec("Another process is writing this shot", _R),
+    "shot.store": CodeSpec("The shot store cannot be written", _N),
     "shot.corrupt": CodeSpec("Stored analysis cannot be read", _M),
     "shot.edit": CodeSpec("A repair file cannot be applied", _A),
     # effects

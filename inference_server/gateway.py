@@ -312,6 +312,16 @@ class Gateway:
     def _write(self, identity: bytes, message: m.Message, parent: Header | None, buffers: tuple[bytes, ...]) -> None:
         try:
             frames = pack(Envelope(self._pen.header(message.TYPE), parent, message.body(), buffers), REPLY_LIMITS)
+        except (FaceplateError, ValueError, TypeError) as error:
+            _log.error("%s cannot be sent: %s", message.TYPE, error)
+            if parent is None or isinstance(message, m.Error):
+                return
+            problem = ServerError(
+                "server.internal", f"the answer {message.TYPE} cannot be sent: {error}", remedy="See the server's log."
+            )
+            self._write(identity, m.Error(clip_error(problem)), parent, ())
+            return
+        try:
             self._front.send_multipart([identity, *frames], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             # The client is gone or does not read; what it missed is in the store.
