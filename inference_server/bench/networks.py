@@ -176,12 +176,15 @@ def run(args: argparse.Namespace) -> int:
     machine = measure_machine(device, args.precision, quick=args.quick)
     measurements = []
     for number, name in enumerate(names, 1):
-        sys.stderr.write(f"[{number}/{len(names)}] {name}\n")
+        sys.stderr.write(f"[{number}/{len(names)}] {name}")
+        sys.stderr.flush()
         measurements.append(measure_apart(name, args.device, args.precision, repeats, args.quick))
+        last = measurements[-1]
+        sys.stderr.write(f": {last.problem or f'{last.seconds:.3f} s'}\n")
+        if args.json is not None:  # after each, so that a bench cut short leaves what it has
+            text = json.dumps(document(machine, measurements, args.quick), indent=1)
+            args.json.write_text(text + "\n", encoding="utf-8")
     sys.stdout.write(table(machine, measurements) + "\n")
-    if args.json is not None:
-        text = json.dumps(document(machine, measurements, args.quick), indent=1)
-        args.json.write_text(text + "\n", encoding="utf-8")
     return 1 if any(m.problem for m in measurements) else 0
 
 
