@@ -7,7 +7,7 @@ strictly with msgspec.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
@@ -19,6 +19,15 @@ JOB_STATES = ("queued", "running", "finished", "failed", "cancelled")
 TERMINAL_EVENTS = ("job_finished", "job_failed", "job_cancelled")
 
 
+def _plain(value: Any) -> Any:
+    """A field as JSON sees it. Unlike `dataclasses.asdict` it copies no containers: bodies are written, not kept."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, list) and value and hasattr(value[0], "__dataclass_fields__"):
+        return [_plain(item) for item in value]
+    return value
+
+
 @dataclass(frozen=True)
 class Message:
     """Base of all messages. `TYPE` is the header's type, `ANSWER` what a request is answered with if all is well."""
@@ -28,7 +37,7 @@ class Message:
 
     def body(self) -> dict[str, Any]:
         """The message as a JSON object."""
-        return asdict(self)
+        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
 # client -> server
@@ -471,7 +480,7 @@ JobEvent = (
 
 M = TypeVar("M")
 
-_PLAIN: dict[Any, tuple[type, ...]] = {
+_SCALARS: dict[Any, tuple[type, ...]] = {
     str: (str,),
     int: (int,),
     float: (int, float),
@@ -496,7 +505,7 @@ def from_body(cls: type[M], body: dict[str, Any]) -> M:
         if item.name not in body:
             continue
         value, kind = body[item.name], known[item.name]
-        allowed = _PLAIN.get(kind)
+        allowed = _SCALARS.get(kind)
         if allowed and (not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool)):
             raise malformed(f"{cls.__name__}.{item.name} is {value!r:.60}, expected {kind.__name__}")
         values[item.name] = value

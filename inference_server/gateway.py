@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -70,6 +71,7 @@ class Gateway:
         self._auth.configure_curve_callback(_WORKERS, worker_admission)
         self._pen = Pen()
         self._routes: OrderedDict[str, bytes] = OrderedDict()
+        self._measured, self._rss = 0.0, 0
         self._newest_preview: dict[str, str] = {}
         self._stopping = False
         self._mailbox: Mailbox[Callable[[], None]] = Mailbox(self._context)
@@ -239,9 +241,16 @@ class Gateway:
             queued=self._scheduler.queued,
             running=self._scheduler.running,
             devices=[worker.status() for worker in self._supervisor.workers],
-            rss=_resident_bytes(),
+            rss=self._memory(),
             jobs=self._scheduler.sequence(session),
         )
+
+    def _memory(self) -> int:
+        """Memory of this process in bytes, measured at most once a second."""
+        now = time.monotonic()
+        if now - self._measured > 1.0:
+            self._measured, self._rss = now, _resident_bytes()
+        return self._rss
 
     def _check(self, spec: JobSpec, then: Callable[[JobSpec | FaceplateError], None]) -> None:
         def check() -> JobSpec:

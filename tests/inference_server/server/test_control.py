@@ -60,7 +60,7 @@ def test_a_preview_goes_in_between_two_frames(place: Place) -> None:
         began = time.perf_counter()
         assert client.preview(spec).result(5).pixels
         times.append(time.perf_counter() - began)
-    assert max(times) < 1.0
+    assert max(times) < 2.0
     assert client.ping().running == 1, "the previews waited for the job's end"
     handle.cancel()
     assert handle.wait(5).state == "cancelled"

@@ -87,7 +87,7 @@ def test_a_frame_that_kills_its_worker_twice_fails_and_the_rest_is_done(place: P
 
 def test_a_worker_that_hangs_is_taken_for_dead(place: Place) -> None:
     place.control(hang={"2": 1})
-    client = place.connect(hang_s=1.0)
+    client = place.connect(hang_s=2.0)
     handle = client.submit(place.job(1, 3))
     assert handle.wait(20).state == "finished"
     assert place.outputs() == [1, 2, 3]
