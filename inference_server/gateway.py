@@ -42,7 +42,7 @@ from inference_server.access import Admission, KeyPair, Roots
 from inference_server.catalog import Catalog
 from inference_server.config import ServerConfig
 from inference_server.jobs import JobStore
-from inference_server.scheduler import Scheduler, replaced_preview
+from inference_server.scheduler import Scheduler, busy, replaced_preview
 from inference_server.supervisor import Supervisor
 from inference_server.validation import check_job, check_paths, check_preview, clip_error, decode
 
@@ -52,6 +52,7 @@ _log = logging.getLogger("faceplate.gateway")
 _TICK_MS = 50
 _BURST = 64
 _SESSIONS = 4096
+_MAX_CHECKS = 500
 _CLIENTS, _WORKERS = "clients", "workers"
 
 
@@ -71,6 +72,7 @@ class Gateway:
         self._auth.configure_curve_callback(_WORKERS, worker_admission)
         self._pen = Pen()
         self._routes: OrderedDict[str, bytes] = OrderedDict()
+        self._checks = 0
         self._measured, self._rss = 0.0, 0
         self._newest_preview: dict[str, str] = {}
         self._stopping = False
@@ -249,7 +251,8 @@ class Gateway:
         """Memory of this process in bytes, measured at most once a second."""
         now = time.monotonic()
         if now - self._measured > 1.0:
-            self._measured, self._rss = now, _resident_bytes()
+            self._checks = 0
+        self._measured, self._rss = now, _resident_bytes()
         return self._rss
 
     def _check(self, spec: JobSpec, then: Callable[[JobSpec | FaceplateError], None]) -> None:
@@ -388,6 +391,14 @@ class Gateway:
 
     def _later(self, work: Callable[[], T], then: Callable[[T | FaceplateError], None]) -> None:
         """Do `work` on another thread and call `then` here with its result or error."""
+        if self._checks >= _MAX_CHECKS:
+            then(busy(_MAX_CHECKS))
+            return
+        self._checks += 1
+
+        def finish(outcome: T | FaceplateError) -> None:
+            self._checks -= 1
+            then(outcome)
 
         def done(future: Future[T]) -> None:
             if future.cancelled():
@@ -405,7 +416,7 @@ class Gateway:
                     f"{type(error).__name__}: {error}",
                     remedy="See the server's log, and report it.",
                 )
-            self._mailbox.put(lambda: then(outcome))
+            self._mailbox.put(lambda: finish(outcome))
 
         self._pool.submit(work).add_done_callback(done)
 

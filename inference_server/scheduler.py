@@ -160,7 +160,7 @@ class Scheduler:
                 self._watch(job_id, session)
                 self._accepted(job_id, m.JobAccepted(job_id, found.state, duplicate=True))
             elif self.queued + len(self._accepting) > self._queue_length:
-                self._accepted(job_id, _busy(self._queue_length))
+                self._accepted(job_id, busy(self._queue_length))
             else:
                 failure = self._workers.failure()
                 if failure:
@@ -518,7 +518,7 @@ class Scheduler:
         if failure is not None:
             self._refuse(ask.session, ask.parent, failure)
         elif len(self._waiting) >= _MAX_ASKS:
-            self._refuse(ask.session, ask.parent, _busy(_MAX_ASKS))
+            self._refuse(ask.session, ask.parent, busy(_MAX_ASKS))
         else:
             self._waiting.append(ask)
             self._dispatch_asks()
@@ -541,13 +541,16 @@ class Scheduler:
         if worker.ask_id == message.ask_id:
             worker.ask_id = ""
         if ask is not None:
-            if message.error is not None:
-                self._refuse(ask.session, ask.parent, from_wire(message.error))
-            elif ask.preview is not None:
-                fields = {**message.body_fields, "stamp": ask.stamp, "frame": ask.preview.frame}
-                self._send(ask.session, m.from_body(m.PreviewResult, fields), ask.parent, buffers)
-            else:
-                self._send(ask.session, m.from_body(m.Color, message.body_fields), ask.parent, ())
+            try:
+                if message.error is not None:
+                    raise from_wire(message.error)
+                if ask.preview is not None:
+                    fields = {**message.body_fields, "stamp": ask.stamp, "frame": ask.preview.frame}
+                    self._send(ask.session, m.from_body(m.PreviewResult, fields), ask.parent, buffers)
+                else:
+                    self._send(ask.session, m.from_body(m.Color, message.body_fields), ask.parent, ())
+            except FaceplateError as error:
+                self._refuse(ask.session, ask.parent, error)
         self._dispatch_asks()
 
     def _refuse(self, session: str, parent: Header, error: FaceplateError) -> None:
@@ -585,7 +588,8 @@ def _died(message: str, frame: int | None) -> JobError:
     )
 
 
-def _busy(limit: int) -> ServerError:
+def busy(limit: int) -> ServerError:
+    """`server.busy`."""
     return ServerError(
         "server.busy",
         f"{limit} requests wait already",

@@ -31,6 +31,13 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
     assert load_config(environ={"FACEPLATE_CONFIG": str(tmp_path)}) == ServerConfig()
 
 
+def test_a_private_server_shares_the_users_shot_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEPLATE_STATE", "/own")
+    private = ServerConfig(state="/tmp/task/state", private=True)
+    assert (private.state_path, private.shots_path) == (Path("/tmp/task/state"), Path("/own/shots"))
+    assert ServerConfig(private=True, shots="/shared").shots_path == Path("/shared")
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [

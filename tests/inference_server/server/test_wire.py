@@ -378,3 +378,20 @@ def test_the_connection_file_is_private(served: Place) -> None:
     assert (served.runtime / "connection.json").stat().st_mode & 0o777 == 0o600
     assert served.runtime.stat().st_mode & 0o777 == 0o700
     assert os.access(served.runtime / "connection.json", os.R_OK)
+
+
+def test_a_client_that_floods_and_never_reads_holds_nobody_up(served: Place, raw: Raw) -> None:
+    body = json.dumps({"preview": {"job": served.job(1, 2).to_json(), "frame": 1, "max_size": 64}}).encode()
+    for _ in range(700):
+        raw.socket.send_multipart([MAGIC, raw.header("preview"), b"null", body])
+    began = time.perf_counter()
+    served.client.ping()
+    assert time.perf_counter() - began < 2.0
+    assert served.client.submit(served.job(1, 2, name="meanwhile")).wait(20).state == "finished"
+    answers = {"made": 0, "replaced": 0, "server.busy": 0}
+    for _ in range(700):
+        assert raw.socket.poll(5000), f"a request was not answered: {answers}"
+        answer = unpack(raw.socket.recv_multipart(), REPLY_LIMITS)
+        answers[answer.body["state"] if answer.header.type == "preview_result" else answer.body["error"]["code"]] += 1
+    assert answers["made"] >= 1
+    assert sum(answers.values()) == 700
