@@ -101,4 +101,4 @@ def test_what_may_change_when_a_run_is_taken_up() -> None:
         run_table(TrainConfig(steps=steps, schedule=ScheduleConfig("linear")).resolved(), TinySettings())
         for steps in (10, 20)
     ]
-    assert differences(*linear) == ["schedule.horizon: 10 -> 20"]
+    assert differences(linear[0], linear[1]) == ["schedule.horizon: 10 -> 20"]

@@ -31,6 +31,7 @@ from inference_server.training.events import (
     Validated,
     Warned,
 )
+from inference_server.training.files import sha256
 from inference_server.training.loop import train
 from inference_server.training.recipe import Recipe
 from inference_server.training.state import TrainingState
@@ -114,7 +115,7 @@ def test_card_is_one_the_model_store_reads(tmp_path: Path) -> None:
     (card,) = read_cards(finished.card)
     assert card.file == finished.weights.name
     assert card.bytes == finished.weights.stat().st_size
-    assert card.sha256 == checkpoint.sha256(finished.weights)
+    assert card.sha256 == sha256(finished.weights)
     assert card.parts["net"].network == "stylegan2"
     assert card.parts["net"].config == {"size": 8}
     assert "step 12 of 12" in card.notes

@@ -14,6 +14,7 @@ import torch
 
 from inference_server.training import checkpoint
 from inference_server.training.config import split_config
+from inference_server.training.events import Started
 from inference_server.training.loop import train
 from inference_server.training.tables import read_toml
 from tests.inference_server.training.test_loop import assert_same_state
@@ -83,6 +84,7 @@ def test_a_killed_run_loses_only_the_steps_since_its_last_checkpoint(tmp_path: P
     assert checkpoint.steps(killed / "checkpoints")[-1] >= 10
     config, recipe = split_config(read_toml(file))
     events = list(train(Tiny(recipe), config, killed))
+    assert isinstance(events[0], Started)
     assert events[0].step >= 10
     list(train(Tiny(recipe), config, whole))
     assert_same_state(whole, killed, 30)
