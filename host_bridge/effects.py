@@ -75,12 +75,18 @@ class EffectDescriptor:
     licence: str = "Apache-2.0"
     models: tuple[str, ...] = ()
 
+    @property
+    def settable(self) -> tuple[Param, ...]:
+        """The parameters that hold a value: all but groups and buttons."""
+        return tuple(p for p in self.params if p.type not in ("group", "pushbutton"))
+
     def param(self, name: str) -> Param:
         """The parameter of that name; EffectError (`effect.parameter`) naming the nearest otherwise."""
         for param in self.params:
             if param.name == name:
                 return param
-        raise unknown_name("effect.parameter", f"parameter of {self.identifier}", name, [p.name for p in self.params])
+        allowed = [p.name for p in self.settable]
+        raise unknown_name("effect.parameter", f"parameter of {self.identifier}", name, allowed)
 
     def edit(self, name: str) -> Param:
         """The attribute direction of that name; EffectError (`effect.parameter`) otherwise."""
@@ -134,7 +140,7 @@ def check_values(
     `params` maps names to JSON values or curves (`Curve.from_json`); `edits` is an ordered list of (name,
     strength). Raises EffectError (`effect.parameter`) that lists what is allowed and the nearest name.
     """
-    curves = {p.name: Curve.constant(p.default) for p in descriptor.params if p.type not in ("group", "pushbutton")}
+    curves = {p.name: Curve.constant(p.default) for p in descriptor.settable}
     for name, value in params.items():
         param = descriptor.param(name)
         if param.name not in curves:
@@ -192,16 +198,18 @@ def _in_range(param: Param, value: float) -> float:
     low = param.minimum if param.minimum is not None else float("-inf")
     high = param.maximum if param.maximum is not None else float("inf")
     if not low <= value <= high:  # NaN fails both
-        raise _refused(param, value, f"between {low:g} and {high:g}")
+        raise _refused(param, value, f"a number between {low:g} and {high:g}")
     return float(value)
 
 
 def _refused(param: Param, value: Any, wanted: str) -> EffectError:
+    shown = f"{value:g}" if isinstance(value, float) else repr(value)
+    default = f"{param.default:g}" if isinstance(param.default, float) else str(param.default)
     return EffectError(
         "effect.parameter",
-        f"{param.name} cannot be {value!r}",
+        f"{param.name} cannot be {shown}",
         value=str(value),
-        remedy=f"Give {wanted} (default {param.default!r}).",
+        remedy=f"Give {wanted} (default {default}).",
     )
 
 

@@ -8,8 +8,12 @@ that is not installed.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from host_bridge.errors import ExitCode, FaceplateError
 
@@ -25,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     try:
         run: Command = args.run
-        return run(args)
+        with _terminated_as_interrupt():
+            return run(args)
     except FaceplateError as error:
         show_error(error)
         return int(error.exit_code)
@@ -39,18 +44,38 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from host_bridge.cli import jobs, local, server
+    from host_bridge.cli import jobs, local, render, server
 
     parser = argparse.ArgumentParser(
         prog="faceplate",
+        allow_abbrev=False,
         description="Portrait stylization and face editing inside the comp.",
         epilog="Exit status: " + ", ".join(f"{int(c)} {c.name.lower().replace('_', ' ')}" for c in ExitCode),
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    render.add_parsers(commands)
     jobs.add_parsers(commands)
     server.add_parsers(commands)
     local.add_parsers(commands)
     return parser
+
+
+@contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    """A farm's SIGTERM takes the same way as Ctrl-C; a second one kills."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def show_error(error: FaceplateError) -> None:

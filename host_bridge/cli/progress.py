@@ -8,7 +8,7 @@ import time
 from typing import TextIO
 
 from host_bridge.client import JobResult
-from host_bridge.errors import FaceplateError
+from host_bridge.errors import FaceplateError, from_wire
 from host_bridge.messages import FrameDoneEvent, FrameFailedEvent, JobEvent, JobProgress, JobStarted, JobWarning
 
 MODES = ("auto", "bar", "farm", "json")
@@ -101,12 +101,25 @@ class JsonReporter(Reporter):
         self._line(json.dumps({"type": event.TYPE, **event.body()}))
 
     def close(self, result: JobResult, error: FaceplateError | None) -> None:
-        self._line(json.dumps({"type": "result", "state": result.state, "done": result.done, "failed": result.failed}))
+        fields = {
+            "type": "result",
+            "job_id": result.job_id,
+            "state": result.state,
+            "shot": self.shot,
+            "done": result.done,
+            "failed": result.failed,
+            "seconds": round(result.seconds, 3),
+            "error": error.to_wire() if error else None,
+        }
+        self._line(json.dumps(fields))
 
 
 def open_reporter(mode: str, out: TextIO | None = None) -> Reporter:
-    """The reporter of that mode; `auto` is a bar on a terminal and farm lines elsewhere. Writes to stderr."""
-    out = out or sys.stderr
+    """The reporter of that mode; `auto` is a bar on a terminal and farm lines elsewhere.
+
+    Bars and farm lines go to standard error, JSON to standard output, where nothing else is then.
+    """
+    out = out or (sys.stdout if mode == "json" else sys.stderr)
     if mode == "auto":
         mode = "bar" if out.isatty() else "farm"
     return {"bar": BarReporter, "farm": FarmReporter, "json": JsonReporter}[mode](out)
@@ -117,8 +130,9 @@ def describe(event: JobWarning | FrameFailedEvent) -> str:
     where = f"frame {event.frame}: " if event.frame is not None else ""
     if isinstance(event, JobWarning):
         return f"warning: {where}{event.message} ({event.code})"
-    error = event.error
-    return f"failed: {where}{error.get('message')} ({error.get('code')}). {error.get('remedy')}"
+    error = from_wire(event.error)
+    path = f" [{error.path}]" if error.path else ""
+    return f"failed: {where}{error.message}{path} ({error.code}). {error.remedy}"
 
 
 def _summary(result: JobResult) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_bridge import launcher
-from host_bridge.cli.jobs import run_job
+from host_bridge.cli.render import run_job
 from host_bridge.cli.progress import open_reporter
 from host_bridge.client import Client
 from host_bridge.errors import ExitCode, JobError

@@ -58,11 +58,11 @@ class FaceTools:
 @dataclass(frozen=True)
 class Frame:
     """One frame to analyse: [H, W, 3] RGB display-encoded sRGB, uint8 or floating 0..1, of the whole data window, whose
-    first pixel lies at `origin` in the display window.
+    first pixel lies at `origin` in the display window. None for a frame that cannot be read: tracks bridge it.
     """
 
     frame: int
-    picture: NDArray[np.generic]
+    picture: NDArray[np.generic] | None
     origin: tuple[int, int] = (0, 0)
 
 
@@ -136,6 +136,9 @@ def analyse_frames(
             raise ValueError(f"frames must rise: {current.frame} after {numbers[-1]}")
         index = len(numbers)
         numbers.append(current.frame)
+        if current.picture is None:
+            yield AnalysisProgress(current.frame, index + 1, total or index + 1, ())
+            continue
         view = View.of(current.picture, current.origin, pixel_aspect)
         now = thumbnail(view)
         cut = before is not None and is_cut(before, now)

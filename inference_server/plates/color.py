@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -48,7 +49,7 @@ class ColorConfig:
         try:
             self._config = ocio.Config.CreateFromFile(self.source)
             self._config.validate()
-        except ocio.Exception as error:
+        except (ocio.Exception, ocio.ExceptionMissingFile) as error:
             raise ColorError(
                 "color.config",
                 f"the OCIO config cannot be read: {error}",
@@ -88,7 +89,7 @@ class ColorConfig:
         space = self._config.getColorSpace(name or "scene_linear")
         if space is None:
             roles = [r for r, _ in self._config.getRoles()]
-            raise unknown_name("color.unknown_space", "colourspace", name or "scene_linear", self.spaces() + roles)
+            raise self._unknown(name or "scene_linear", self.spaces() + roles)
         if space.isData():
             raise ColorError(
                 "color.unknown_space",
@@ -97,6 +98,18 @@ class ColorConfig:
                 remedy="Name the colourspace the plate was written in with --colorspace.",
             )
         return str(space.getName())
+
+    def _unknown(self, name: str, allowed: list[str]) -> ColorError:
+        """Names and roles are listed; the nearest may also be one of the many aliases."""
+        aliases = [a for space in self._config.getColorSpaces() for a in space.getAliases()]
+        near = get_close_matches(name, allowed + aliases, n=1, cutoff=0.6)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        return ColorError(
+            "color.unknown_space",
+            f"unknown colourspace {name!r}",
+            value=name,
+            remedy=f"{hint}Allowed: {', '.join(allowed)}; and their aliases.",
+        )
 
     def transform(self, space: str) -> PlateColor:
         """The way from colourspace `space` ("" = scene_linear) to scene and back."""
