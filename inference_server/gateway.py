@@ -42,7 +42,8 @@ from inference_server.access import Admission, KeyPair, Roots
 from inference_server.catalog import Catalog
 from inference_server.config import ServerConfig
 from inference_server.jobs import JobStore
-from inference_server.scheduler import Scheduler, busy, replaced_preview
+from inference_server.questions import busy, replaced_preview
+from inference_server.scheduler import Scheduler
 from inference_server.supervisor import Supervisor
 from inference_server.validation import check_job, check_paths, check_preview, clip_error, decode
 
@@ -277,7 +278,7 @@ class Gateway:
             elif self._newest_preview.get(session) != header.id:
                 self._to_client(session, replaced_preview(message.stamp, spec.frame), header, ())
             else:
-                self._scheduler.preview(session, header, spec, message.stamp)
+                self._scheduler.questions.preview(session, header, spec, message.stamp)
 
         self._later(check, checked)
 
@@ -294,7 +295,7 @@ class Gateway:
             if isinstance(path, FaceplateError):
                 self._to_client(session, m.Error(clip_error(path)), header, ())
             else:
-                self._scheduler.color(session, header, path)
+                self._scheduler.questions.color(session, header, path)
 
         self._later(check, checked)
 

@@ -11,16 +11,17 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from host_bridge import messages as m
 from host_bridge.envelope import Header
-from host_bridge.errors import FaceplateError, JobError, ServerError, from_wire
-from host_bridge.jobspec import JobSpec, PreviewSpec, job_from_json
+from host_bridge.errors import FaceplateError, JobError, from_wire
+from host_bridge.jobspec import JobSpec, job_from_json
 from inference_server import worklink as w
 from inference_server.jobs import Database, JobStore, StoredJob
+from inference_server.questions import Questions, Send, Workers, busy, worker_died
 from inference_server.validation import clip_error
 
 _log = logging.getLogger("faceplate.scheduler")
@@ -28,37 +29,7 @@ _log = logging.getLogger("faceplate.scheduler")
 PROGRESS_S = 0.1
 _DEATHS_PER_FRAME = 2
 _DEATHS_PER_JOB = 12
-_MAX_ASKS = 200
 _WATCHERS = 16
-
-
-class Worker(Protocol):
-    """What the scheduler sees of a worker process."""
-
-    device: str
-    job_id: str
-    ask_id: str
-    warm_plate: str
-
-    @property
-    def ready(self) -> bool: ...
-
-
-class Workers(Protocol):
-    """What the scheduler needs of the supervisor."""
-
-    def ready(self) -> Sequence[Any]: ...
-
-    def send(self, worker: Any, message: w.LinkMessage) -> None: ...
-
-    def kill(self, worker: Any, why: str) -> None: ...
-
-    def failure(self) -> FaceplateError | None:
-        """Why no worker will ever be ready, None while one may."""
-        ...
-
-
-Send = Callable[[str, m.Message, "Header | None", "tuple[bytes, ...]"], None]
 
 
 @dataclass
@@ -92,18 +63,6 @@ class Job:
         return self.worker is not None
 
 
-@dataclass
-class _Ask:
-    """A preview or a colour question: who asked, and what to send once a worker is free for it."""
-
-    id: str
-    session: str
-    parent: Header
-    message: w.LinkMessage
-    preview: PreviewSpec | None = None
-    stamp: int = 0
-
-
 class Scheduler:
     """See the module. `send` takes session, message, the header answered, buffers."""
 
@@ -127,8 +86,7 @@ class Scheduler:
         self._clock = clock
         self._jobs: dict[str, Job] = {}
         self._accepting: dict[str, list[tuple[str, Header]]] = {}
-        self._waiting: list[_Ask] = []
-        self._asked: dict[str, _Ask] = {}
+        self.questions = Questions(workers, send)
 
     # what clients ask for
 
@@ -244,18 +202,6 @@ class Scheduler:
 
         self._store.do(lambda db: db.listing(asked.state, asked.limit), found)
 
-    def preview(self, session: str, parent: Header, spec: PreviewSpec, stamp: int) -> None:
-        """Make a picture soon; one of this session that has not begun is answered `replaced`."""
-        for older in [a for a in self._waiting if a.session == session and a.preview and a.id != parent.id]:
-            self._waiting.remove(older)
-            frame = older.preview.frame if older.preview else 0
-            self._send(session, replaced_preview(older.stamp, frame), older.parent, ())
-        self._ask(_Ask(parent.id, session, parent, w.MakePreview(parent.id, spec), spec, stamp))
-
-    def color(self, session: str, parent: Header, ocio: str) -> None:
-        """Ask a worker what an OCIO config offers."""
-        self._ask(_Ask(parent.id, session, parent, w.TellColor(parent.id, ocio)))
-
     @property
     def queued(self) -> int:
         return sum(not job.running for job in self._jobs.values())
@@ -273,7 +219,7 @@ class Scheduler:
 
     def assign(self) -> None:
         """Give free workers something to do."""
-        self._dispatch_asks()
+        self.questions.dispatch()
         for worker in self._workers.ready():
             if worker.job_id:
                 continue
@@ -285,7 +231,7 @@ class Scheduler:
     def heard(self, worker: Any, message: w.LinkMessage, buffers: tuple[bytes, ...] = ()) -> None:
         """A worker's message and its buffers."""
         if isinstance(message, w.Answer):
-            self._answered(worker, message, buffers)
+            self.questions.answered(worker, message, buffers)
             return
         if not isinstance(message, w.RunMessage):
             return
@@ -333,11 +279,9 @@ class Scheduler:
 
     def died(self, worker: Any, why: str) -> None:
         """A worker process is gone, whatever the reason."""
-        ask = self._asked.pop(worker.ask_id, None)
-        if ask is not None:
-            self._refuse(ask.session, ask.parent, _died(f"the worker died while answering ({why})", None))
+        self.questions.bereaved(worker, why)
         job = self._jobs.get(worker.job_id)
-        worker.job_id = worker.ask_id = ""
+        worker.job_id = ""
         if job is None or job.worker is not worker:
             return
         job.worker, job.held = None, True
@@ -359,7 +303,7 @@ class Scheduler:
         what = "before a frame was begun" if frame is None else f"in frame {frame}"
         self._tell(job, m.JobWarning(job.id, 0, "job.worker_died", f"the worker died {what} ({why})", frame))
         if job.deaths.get("", 0) >= _DEATHS_PER_FRAME or sum(job.deaths.values()) >= _DEATHS_PER_JOB:
-            self._end(job, "failed", _died(f"the worker died repeatedly, last {what} ({why})", frame))
+            self._end(job, "failed", worker_died(f"the worker died repeatedly, last {what} ({why})", frame))
             return
         deaths = dict(job.deaths)
         self._store.do(lambda db: db.requeue(job.id, deaths), self._stored)
@@ -380,9 +324,7 @@ class Scheduler:
         if failure is not None:
             for job in [j for j in self._jobs.values() if not j.running]:
                 self._end(job, "failed", failure)
-            for ask in self._waiting:
-                self._refuse(ask.session, ask.parent, failure)
-            self._waiting.clear()
+            self.questions.give_up(failure)
 
     # jobs
 
@@ -421,7 +363,7 @@ class Scheduler:
         job.heard = self._clock()
         attempt, device, started = job.attempt, worker.device, job.started
         banned = {
-            frame: _died("the worker process died while rendering this frame, twice", int(frame)).to_wire()
+            frame: worker_died("the worker process died while rendering this frame, twice", int(frame)).to_wire()
             for frame, deaths in job.deaths.items()
             if frame and deaths >= _DEATHS_PER_FRAME
         }
@@ -509,61 +451,12 @@ class Scheduler:
         if job is not None and session not in job.watchers:
             job.watchers = [*job.watchers[-(_WATCHERS - 1) :], session]
 
-    # previews and questions
-
-    def _ask(self, ask: _Ask) -> None:
-        failure = self._workers.failure()
-        if ask.id in self._asked or any(a.id == ask.id for a in self._waiting):
-            return  # a retry of what is under way: one answer is coming
-        if failure is not None:
-            self._refuse(ask.session, ask.parent, failure)
-        elif len(self._waiting) >= _MAX_ASKS:
-            self._refuse(ask.session, ask.parent, busy(_MAX_ASKS))
-        else:
-            self._waiting.append(ask)
-            self._dispatch_asks()
-
-    def _dispatch_asks(self) -> None:
-        for ask in list(self._waiting):
-            free = [worker for worker in self._workers.ready() if not worker.ask_id]
-            if not free:
-                return
-            plate = ask.preview.job.plate.pattern if ask.preview else ""
-            worker = min(free, key=lambda v: (bool(v.job_id), v.warm_plate != plate))
-            self._waiting.remove(ask)
-            self._asked[ask.id] = ask
-            worker.ask_id = ask.id
-            worker.warm_plate = plate or worker.warm_plate
-            self._workers.send(worker, ask.message)
-
-    def _answered(self, worker: Any, message: w.Answer, buffers: tuple[bytes, ...]) -> None:
-        ask = self._asked.pop(message.ask_id, None)
-        if worker.ask_id == message.ask_id:
-            worker.ask_id = ""
-        if ask is not None:
-            try:
-                if message.error is not None:
-                    raise from_wire(message.error)
-                if ask.preview is not None:
-                    fields = {**message.body_fields, "stamp": ask.stamp, "frame": ask.preview.frame}
-                    self._send(ask.session, m.from_body(m.PreviewResult, fields), ask.parent, buffers)
-                else:
-                    self._send(ask.session, m.from_body(m.Color, message.body_fields), ask.parent, ())
-            except FaceplateError as error:
-                self._refuse(ask.session, ask.parent, error)
-        self._dispatch_asks()
-
     def _refuse(self, session: str, parent: Header, error: FaceplateError) -> None:
         self._send(session, m.Error(clip_error(error)), parent, ())
 
     def _stored(self, outcome: object) -> None:
         if isinstance(outcome, FaceplateError):
             _log.error("%s", outcome)
-
-
-def replaced_preview(stamp: int, frame: int) -> m.PreviewResult:
-    """The answer to a preview that a newer request of the same session has overtaken."""
-    return m.PreviewResult(stamp, frame, "replaced", final=False, note="a newer request took its place")
 
 
 def _frames_failed(job: Job) -> JobError:
@@ -576,23 +469,4 @@ def _frames_failed(job: Job) -> JobError:
         frame=frames[0],
         path=first.path,
         remedy=first.remedy,
-    )
-
-
-def _died(message: str, frame: int | None) -> JobError:
-    return JobError(
-        "job.worker_died",
-        message,
-        frame=frame,
-        remedy="See the worker's log next to the server's log; out of memory is the usual reason.",
-    )
-
-
-def busy(limit: int) -> ServerError:
-    """`server.busy`."""
-    return ServerError(
-        "server.busy",
-        f"{limit} requests wait already",
-        value=limit,
-        remedy="Wait for jobs to end, or raise queue_length in server.toml.",
     )

@@ -1,0 +1,168 @@
+"""What is asked of workers besides jobs: previews and what an OCIO config offers.
+
+A question goes to a free worker, else in between two frames of a busy one; each worker has one at a time. A newer
+preview of a session replaces an older one that has not begun. Every question is answered, also when its worker dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from host_bridge import messages as m
+from host_bridge.envelope import Header
+from host_bridge.errors import FaceplateError, JobError, ServerError, from_wire
+from host_bridge.jobspec import PreviewSpec
+from inference_server import worklink as w
+from inference_server.validation import clip_error
+
+_MAX_ASKS = 200
+
+
+class Worker(Protocol):
+    """What the scheduler sees of a worker process."""
+
+    device: str
+    job_id: str
+    ask_id: str
+    warm_plate: str
+
+    @property
+    def ready(self) -> bool: ...
+
+
+class Workers(Protocol):
+    """What the scheduler needs of the supervisor."""
+
+    def ready(self) -> Sequence[Any]: ...
+
+    def send(self, worker: Any, message: w.LinkMessage) -> None: ...
+
+    def kill(self, worker: Any, why: str) -> None: ...
+
+    def failure(self) -> FaceplateError | None:
+        """Why no worker will ever be ready, None while one may."""
+        ...
+
+
+Send = Callable[[str, m.Message, "Header | None", "tuple[bytes, ...]"], None]
+
+
+@dataclass
+class _Ask:
+    """A question: who asked, and what to send once a worker is free for it."""
+
+    id: str
+    session: str
+    parent: Header
+    message: w.LinkMessage
+    preview: PreviewSpec | None = None
+    stamp: int = 0
+
+
+class Questions:
+    """See the module. Lives on the gateway's thread; `send` takes session, message, the header answered, buffers."""
+
+    def __init__(self, workers: Workers, send: Send) -> None:
+        self._workers = workers
+        self._send = send
+        self._waiting: list[_Ask] = []
+        self._asked: dict[str, _Ask] = {}
+
+    def preview(self, session: str, parent: Header, spec: PreviewSpec, stamp: int) -> None:
+        """Make a picture soon; one of this session that has not begun is answered `replaced`."""
+        for older in [a for a in self._waiting if a.session == session and a.preview and a.id != parent.id]:
+            self._waiting.remove(older)
+            frame = older.preview.frame if older.preview else 0
+            self._send(session, replaced_preview(older.stamp, frame), older.parent, ())
+        self._ask(_Ask(parent.id, session, parent, w.MakePreview(parent.id, spec), spec, stamp))
+
+    def color(self, session: str, parent: Header, ocio: str) -> None:
+        """Ask a worker what an OCIO config offers."""
+        self._ask(_Ask(parent.id, session, parent, w.TellColor(parent.id, ocio)))
+
+    def give_up(self, failure: FaceplateError) -> None:
+        """Answer everything that waits: no worker will ever be ready."""
+        for ask in self._waiting:
+            self._refuse(ask, failure)
+        self._waiting.clear()
+
+    def bereaved(self, worker: Any, why: str) -> None:
+        """The worker died; answer what it was asked."""
+        ask = self._asked.pop(worker.ask_id, None)
+        worker.ask_id = ""
+        if ask is not None:
+            self._refuse(ask, worker_died(f"the worker died while answering ({why})", None))
+
+    def _ask(self, ask: _Ask) -> None:
+        failure = self._workers.failure()
+        if ask.id in self._asked or any(a.id == ask.id for a in self._waiting):
+            return  # a retry of what is under way: one answer is coming
+        if failure is not None:
+            self._refuse(ask, failure)
+        elif len(self._waiting) >= _MAX_ASKS:
+            self._refuse(ask, busy(_MAX_ASKS))
+        else:
+            self._waiting.append(ask)
+            self.dispatch()
+
+    def dispatch(self) -> None:
+        """Give waiting questions to workers."""
+        for ask in list(self._waiting):
+            free = [worker for worker in self._workers.ready() if not worker.ask_id]
+            if not free:
+                return
+            plate = ask.preview.job.plate.pattern if ask.preview else ""
+            worker = min(free, key=lambda v: (bool(v.job_id), v.warm_plate != plate))
+            self._waiting.remove(ask)
+            self._asked[ask.id] = ask
+            worker.ask_id = ask.id
+            worker.warm_plate = plate or worker.warm_plate
+            self._workers.send(worker, ask.message)
+
+    def answered(self, worker: Any, message: w.Answer, buffers: tuple[bytes, ...]) -> None:
+        """A worker's answer."""
+        ask = self._asked.pop(message.ask_id, None)
+        if worker.ask_id == message.ask_id:
+            worker.ask_id = ""
+        if ask is not None:
+            try:
+                if message.error is not None:
+                    raise from_wire(message.error)
+                if ask.preview is not None:
+                    fields = {**message.body_fields, "stamp": ask.stamp, "frame": ask.preview.frame}
+                    self._send(ask.session, m.from_body(m.PreviewResult, fields), ask.parent, buffers)
+                else:
+                    self._send(ask.session, m.from_body(m.Color, message.body_fields), ask.parent, ())
+            except FaceplateError as error:
+                self._refuse(ask, error)
+        self.dispatch()
+
+    def _refuse(self, ask: _Ask, error: FaceplateError) -> None:
+        self._send(ask.session, m.Error(clip_error(error)), ask.parent, ())
+
+
+def replaced_preview(stamp: int, frame: int) -> m.PreviewResult:
+    """The answer to a preview that a newer request of the same session has overtaken."""
+    return m.PreviewResult(stamp, frame, "replaced", final=False, note="a newer request took its place")
+
+
+def worker_died(message: str, frame: int | None) -> JobError:
+    """`job.worker_died`."""
+    return JobError(
+        "job.worker_died",
+        message,
+        frame=frame,
+        remedy="See the worker's log next to the server's log; out of memory is the usual reason.",
+    )
+
+
+def busy(limit: int) -> ServerError:
+    """`server.busy`."""
+    return ServerError(
+        "server.busy",
+        f"{limit} requests wait already",
+        value=limit,
+        remedy="Wait for jobs to end, or raise queue_length in server.toml.",
+    )
