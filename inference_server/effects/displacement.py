@@ -110,7 +110,8 @@ def smoothstep(x: Tensor) -> Tensor:
 def velocity(lattice: Lattice, at: Points, moves: Points, reach: float, ridge: float = 1e-3) -> Tensor:
     """Interpolate `moves` [K, 2] given at `at` [K, 2] (square crop pixels) by Wendland's C2 function of radius `reach`.
 
-    A move of 0 pins its point; a larger `ridge` follows the moves less closely and more smoothly. Returns [2, rows, cols]; 0 farther than `reach` from every point.
+    A move of 0 pins its point; a larger `ridge` follows the moves less closely and more smoothly. Returns
+    [2, rows, cols]; 0 farther than `reach` from every point.
     """
     field = lattice.zeros()
     if not moves.any():
@@ -163,7 +164,8 @@ def sample(lattice: Lattice, field: Tensor, offset: Tensor) -> Tensor:
     gx = (cols[None, :] + offset[0] / sx + 0.5) * (2.0 / lattice.cols) - 1.0
     gy = (rows[:, None] + offset[1] / sy + 0.5) * (2.0 / lattice.rows) - 1.0
     grid = torch.stack([gx, gy], dim=-1)[None]
-    return functional.grid_sample(field[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+    read = functional.grid_sample(field[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+    return torch.where((offset == 0).all(dim=0), field, read)  # what does not move keeps its bits
 
 
 def carry(x: Tensor, warp: Tensor) -> Tensor:
@@ -176,7 +178,8 @@ def carry(x: Tensor, warp: Tensor) -> Tensor:
     gx = (cols[None, :] + warp[0] + 0.5) * (2.0 / w) - 1.0
     gy = (rows[:, None] + warp[1] + 0.5) * (2.0 / h) - 1.0
     grid = torch.stack([gx, gy], dim=-1)[None]
-    return functional.grid_sample(x[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+    read = functional.grid_sample(x[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+    return torch.where((warp == 0).all(dim=0), x, read)
 
 
 def sample_at(lattice: Lattice, field: Tensor, points: Points) -> Points:

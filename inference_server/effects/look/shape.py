@@ -90,7 +90,7 @@ def shape_moves(pose: mesh.Pose, shape: Shape, parts: Mapping[str, float]) -> me
     moves[rows] += place[rows] * skull * np.array([1.0, 1.6])
     rows = [index[v] for v in _GROUPS["sides"]]
     moves[rows, 0] += place[rows, 0] * 0.5 * (skull + jaw)
-    return moves
+    return np.asarray(moves)
 
 
 def shape_velocity(

@@ -133,7 +133,8 @@ def move_rims(
         ends = smoothstep((new_low + 0.75 * borrowed - b) / (0.6 * borrowed + 0.015 * lattice.unit))
         fresh[rows, cols] = begins * ends * smoothstep(grown / (0.06 * lattice.unit)) * window
     if motion.lashes > 0:
-        met = smoothstep((2 * seam - height) / seam.clamp_min(1e-3)) * smoothstep(4 * (1 - t.abs()))
+        closed = (1 - height / gap.clamp_min(1e-3)).clamp(0, 1).square()
+        met = closed * smoothstep((2 * seam - height) / seam.clamp_min(1e-3)) * smoothstep(4 * (1 - t.abs()))
         fresh[rows, cols] = motion.lashes * met * torch.exp(-((b - centre) / (0.6 * seam + 1e-3)).square()) * window
     return Moved(
         field, touched, fresh, _moved_points(lattice, field, points, contour, middle, across, down, half, motion)
