@@ -1,7 +1,7 @@
 """The client: one DEALER on one owned thread, a thread-safe face, and an answer or an error for every request.
 
-Requests are sent, repeated and matched with answers on the client's own thread (`client_loop.py`). A client says nothing
-and logs nothing while there is no server; whoever wants to know asks `state` or gives `on_state`.
+Requests are sent, repeated and matched with answers on the client's own thread (`client_loop.py`). A client says
+nothing and logs nothing while there is no server; whoever wants to know asks `state` or gives `on_state`.
 """
 
 from __future__ import annotations
