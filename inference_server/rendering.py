@@ -109,7 +109,7 @@ def render_frame(
             remedy="Choose a half or float layer with --layer or --part.",
         )
     alpha = part.channels[layer.alpha] if layer.alpha else None
-    canvas = _Canvas(stored, alpha, is_associated(part))
+    canvas = _Canvas(stored, alpha, is_associated(plate))
     shape = stored.shape[:2]
     canvas.mattes = {name: np.zeros(shape, np.float16) for name in (*settings.matte_names, "composite")}
     warnings: list[tuple[str, str]] = []
@@ -152,9 +152,9 @@ def choose_faces(analysis: ShotAnalysis, choice: str) -> tuple[int, ...]:
         if choice not in ids:
             raise unknown_name("face.unknown", "face", choice, [*ids, "largest", "all"])
         return (int(choice),)
-    if not tracks:
+    present = {t.id: t.landmarks[t.states > 0][..., :2] for t in tracks if (t.states > 0).any()}
+    if not present:
         return ()
-    present = {t.id: t.landmarks[t.states > 0][..., :2] for t in tracks}
     if choice == "largest":
         area = {i: float(np.prod(p.max(axis=1) - p.min(axis=1), axis=-1).sum()) for i, p in present.items()}
         return (max(area, key=lambda i: (area[i], -i)),)

@@ -15,16 +15,17 @@ from host_bridge.errors import PlateError
 from host_bridge.jobspec import JobSpec, MaskSpec
 from inference_server.plates.color import LUMINANCE, ColorConfig, PlateColor, to_picture
 from inference_server.plates.composite import Straight, straighten
-from inference_server.plates.layers import choose
+from inference_server.plates.images import source_format
+from inference_server.plates.layers import choose, choose_channel
 from inference_server.plates.reader import read_plate
 from inference_server.plates.sequence import Sequence, find_sequence
-from inference_server.plates.types import ChosenLayer, Part, PlateFrame, Samples, Window
+from inference_server.plates.types import ChosenLayer, PlateFrame, Window
 from inference_server.shots.store import AnalysisSettings
 
 
-def is_associated(part: Part) -> bool:
-    """Whether the part's format stores premultiplied colour: EXR does, TIFF, PNG and DPX as read here do not."""
-    return "faceplate:sourceFormat" not in part.header
+def is_associated(plate: PlateFrame) -> bool:
+    """Whether the file's format stores premultiplied colour: EXR does, TIFF, PNG and DPX as read here do not."""
+    return not source_format(plate)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class PlateSource:
         cut = (rows or slice(None), columns or slice(None))
         rgb = np.stack([part.channels[n][cut] for n in (layer.red, layer.green, layer.blue)], axis=-1)
         alpha = part.channels[layer.alpha][cut] if layer.alpha else None
-        return straighten(rgb, alpha, self.spec.plate.premult, is_associated(part), self.color)
+        return straighten(rgb, alpha, self.spec.plate.premult, is_associated(plate), self.color)
 
     def picture(self, plate: PlateFrame, exposure: float) -> NDArray[np.float32]:
         """[H, W, 3] display-encoded sRGB 0..1 of the data window after `exposure`."""
@@ -94,7 +95,7 @@ def load_style(path: str, config: ColorConfig, colorspace: str) -> torch.Tensor:
     layer = choose(plate, "", "", "")
     part = plate.parts[layer.part]
     rgb = np.stack([part.channels[n].astype(np.float32) for n in (layer.red, layer.green, layer.blue)], axis=-1)
-    if is_associated(part):
+    if is_associated(plate):
         rgb = to_picture(torch.from_numpy(config.transform(colorspace).to_scene(np.nan_to_num(rgb))), 0.0).numpy()
     scale = 512 / max(rgb.shape[:2])
     if scale < 1:
@@ -139,7 +140,8 @@ class MaskSource:
         """
         path = self.path(frame)
         plate = read_plate(path, frame)
-        part, samples = self._channel(plate)
+        index, name = choose_channel(plate, self.spec.channel)
+        part, samples = plate.parts[index], plate.parts[index].channels[name]
         found = part.display_window
         if (found.width, found.height) != (display.width, display.height):
             raise PlateError(
@@ -160,19 +162,3 @@ class MaskSource:
             values = samples[y0 - dy : y1 - dy, x0 - dx : x1 - dx].astype(np.float32)
             out[y0:y1, x0:x1] = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
         return out
-
-    def _channel(self, plate: PlateFrame) -> tuple[Part, Samples]:
-        name = self.spec.channel
-        for part in plate.parts:
-            for stored, samples in part.channels.items():
-                if stored == name or stored.lower() == name.lower():
-                    return part, samples
-        have = [c for part in plate.parts for c in part.channels]
-        raise PlateError(
-            "plate.matte",
-            f"the mask has no channel {name!r}",
-            value=name,
-            frame=plate.frame,
-            path=plate.path,
-            remedy=f"Choose one with --mask-channel: {', '.join(have)}.",
-        )

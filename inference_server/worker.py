@@ -235,9 +235,10 @@ class Worker:
 
             config = ColorConfig(asked.ocio or self._config.ocio)
             fields = {
-                "config": asked.ocio or self._config.ocio,
+                "config": config.source,
                 "hash": config.hash,
                 "colorspaces": config.spaces(),
+                "roles": config.roles(),
                 "displays": config.displays(),
             }
             return fields, ()

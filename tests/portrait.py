@@ -27,12 +27,12 @@ def still(size: int = SIZE) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(linear, (size, size), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def moved(frame: int, size: int = SIZE, first: int = 1001) -> NDArray[np.float32]:
+def moved(frame: int, size: int = SIZE, first: int = 1001, seed: int = 0) -> NDArray[np.float32]:
     """The still as a camera that drifts a little sees it in `frame`, with a little grain of its own."""
     t = frame - first
     matrix = np.array([[1, 0, 1.3 * t], [0, 1, -0.7 * t]], np.float32)
     picture = cv2.warpAffine(still(size), matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    noise = np.random.default_rng(frame).normal(0, 0.01, picture.shape).astype(np.float32)
+    noise = np.random.default_rng([seed, frame]).normal(0, 0.01, picture.shape).astype(np.float32)
     return np.asarray(picture * (1 + noise), np.float32)
 
 
@@ -49,12 +49,16 @@ def write_shot(
     extra: Mapping[str, NDArray[Any]] | None = None,
     parts: tuple[PartSpec, ...] = (),
     name: str = "shot.%04d.exr",
+    seed: int = 0,
     **changes: Any,
 ) -> str:
-    """A sequence of the moving portrait; `extra` channels and more `parts` are the same in every frame."""
+    """A sequence of the moving portrait; `extra` channels and more `parts` are the same in every frame.
+
+    Another `seed` gives other grain, and so another shot.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for frame in frames:
-        beauty = {**channels(moved(frame, size)), **(extra or {})}
+        beauty = {**channels(moved(frame, size, seed=seed)), **(extra or {})}
         first = PartSpec(beauty, name="beauty" if parts else "", **changes)
         write_exr(folder / (name % frame), first, *parts)
     return str(folder / name)

@@ -30,6 +30,7 @@ import torch
 from host_bridge import launcher
 from host_bridge.errors import ExitCode
 from host_bridge.jobspec import JobSpec, PlateSpec, PreviewSpec
+from inference_server.bench.machine import resident_memory
 from inference_server.config import ServerConfig
 from inference_server.demo.plate import COLORSPACE, make_plate
 from inference_server.effects.base import Effect, EffectOutput, FaceInput
@@ -264,7 +265,7 @@ def _cpu_time() -> float:
 
 
 def _peak_memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resident_memory(peak=True) or 0
 
 
 def _memory(folder: Path, device: str) -> dict[str, float]:

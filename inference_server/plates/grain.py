@@ -41,7 +41,7 @@ def split_grain(scene: Tensor) -> tuple[Tensor, Tensor]:
     variance = (_box(coded * coded) - smooth * smooth).clamp_min(0)
     floor = (2.0 * sigma).square() + 1e-10
     keep = variance / (variance + floor)  # 1 on edges, 0.2 on flat noise
-    keep = functional.max_pool2d(keep[None], 2 * _RADIUS + 1, stride=1, padding=_RADIUS)[0]  # nor beside an edge
+    keep = _highest(keep)  # nor beside an edge
     grain = detail * ((1 - keep) / 0.6).clamp(max=1)
     limit = 3.0 * sigma + 1e-8
     grain = limit * torch.tanh(grain / limit)
@@ -72,4 +72,11 @@ def _box(x: Tensor) -> Tensor:
     """Mean over a (2r + 1) square, borders replicated; [C, h, w]."""
     size = 2 * _RADIUS + 1
     padded = functional.pad(x[None], (_RADIUS,) * 4, mode="replicate")
-    return functional.avg_pool2d(padded, size, stride=1)[0]
+    return functional.avg_pool2d(functional.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)[0]
+
+
+def _highest(x: Tensor) -> Tensor:
+    """Maximum over a (2r + 1) square; [C, h, w]."""
+    size = 2 * _RADIUS + 1
+    across = functional.max_pool2d(x[None], (1, size), stride=1, padding=(0, _RADIUS))
+    return functional.max_pool2d(across, (size, 1), stride=1, padding=(_RADIUS, 0))[0]
