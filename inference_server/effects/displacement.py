@@ -92,6 +92,10 @@ class Lattice:
         size = (self.height, self.width)
         if size == (self.rows, self.cols):
             return scaled
+        if smooth and self.rows * 6 < self.height:  # fine enough that straight pieces do not show
+            between = (self.rows * 4, self.cols * 4)
+            scaled = functional.interpolate(scaled[None], size=between, mode="bicubic", align_corners=False)[0]
+            smooth = False
         mode = "bicubic" if smooth else "bilinear"
         return functional.interpolate(scaled[None], size=size, mode=mode, align_corners=False)[0]
 

@@ -38,7 +38,7 @@ def region_matte(mattes: Mapping[str, Tensor], text: str, size: tuple[int, int],
     for name in take:
         if name in mattes:
             # Soft edges that meet add up to a whole; where they overlap the union never exceeds it.
-            out = torch.maximum(out, (out + mattes[name]).clamp(max=1) if name != "face" else mattes[name])
+            out.add_(mattes[name]).clamp_(max=1)
     for name in leave:
         if name in mattes:
             out = out * (1 - mattes[name])

@@ -33,6 +33,7 @@ from inference_server.plates.warp import warp_picture
 WORK_EYE = 60.0
 SKIN = 0.72  # lightness that the skin is given before tones are laid on
 _MOST_WORK = 1_000_000  # working pixels
+_STRIP = 65_536  # pixels painted at a time
 _LATTICE = 16.0  # cells per eye distance of the exaggeration
 _MARGIN = 0.25  # eye distances around the head that filters may look at
 _SKIN_VERTICES = (50, 280, 101, 330, 205, 425, 36, 266, 151, 9, 108, 337, 69, 299)
@@ -154,7 +155,7 @@ class _Drawing:
 
     def draw(self, picture: Tensor, features: Tensor) -> Tensor:
         """The stylised picture [3, h, w] of a picture [3, h, w], display-encoded sRGB; features [2, h, w]."""
-        style, degree = self.style, self.controls.degree
+        style = self.style
         h, w = self.size = (picture.shape[-2], picture.shape[-1])
         scale = min(WORK_EYE / self.pose.scale, math.sqrt(_MOST_WORK / (h * w * self.aspect)))
         self.unit = self.pose.scale * scale  # working pixels per eye distance
@@ -164,12 +165,24 @@ class _Drawing:
         direction = filters.flow_direction(small[:1], 0.05 * self.unit)
         brushed = filters.along_flow(small, direction, style.strands * self.number["smoothing"] * self.unit)
         smooth = self._smooth(small, brushed, features)
+        response = self._line_response(0.5 * (smooth[:1] + brushed[:1]), direction)
+        slope, offset = filters.guide_fit(smooth, small[:1], 0.02 * self.unit)
+        fields = self._upsample(torch.cat([slope, offset, features[1:], small[:1]]), response)  # [9, h, w]
+        # All that follows is decided pixel by pixel; strips keep it within the processor's caches.
+        height = max(8, _STRIP // w)
+        painted = [self._paint(picture[:, y : y + height], fields[:, y : y + height], y) for y in range(0, h, height)]
+        return torch.cat(painted, dim=1)
+
+    def _paint(self, picture: Tensor, fields: Tensor, first_row: int) -> Tensor:
+        """Rows of the drawing [3, n, w] from the picture's and the upsampled working fields' [9, n, w]."""
+        style, degree = self.style, self.controls.degree
         source = filters.to_oklab(picture)
-        lab = self._upsample(smooth, small, source)
-        feature, response = self._upsample_plain(
-            torch.cat([features[1:], self._line_response(0.5 * (smooth[:1] + brushed[:1]), direction)])
-        )
-        where = texture.head_coordinates(self.pose, self.origin, h, w, self.aspect, picture)
+        feature, coarse, response = fields[6], fields[7], fields[8]
+        # Edges lie where the plate has them; eyes and mouth also keep what is finer than the working pixels.
+        lab = fields[:3] * source[:1] + fields[3:6]
+        lab[0] += (0.8 * style.features) * feature * (source[0] - coarse)
+        origin = self.origin + np.array([0.0, first_row])
+        where = texture.head_coordinates(self.pose, origin, source.shape[1], source.shape[2], self.aspect, picture)
         grain = texture.paper(self.paper, where) if self._texture_amount() > 0 else torch.zeros_like(feature)
 
         skin_light, skin_ab = self.skin
@@ -184,7 +197,7 @@ class _Drawing:
         light = light + self.number["detail"] * degree * gain * (source[0] - lab[0])
         out = torch.cat([light[None] / gain, colour])
         out = self._texture(out, light, where, grain)
-        out = self._ink(out, lab[0] * gain, response)
+        out = self._ink(out, lab[0] * gain, response, feature)
         return filters.from_oklab(out)
 
     def _smooth(self, small: Tensor, brushed: Tensor, features: Tensor) -> Tensor:
@@ -196,7 +209,7 @@ class _Drawing:
         drawn = filters.kuwahara(small, 0.35 * style.smooth * self.unit)  # eyes and mouth keep their drawing
         smooth = torch.lerp(smooth, drawn, (style.features * features[1:]).expand_as(small))
         local = smooth[:1] - filters.gaussian(smooth[:1], 0.16 * self.unit)
-        light = smooth[:1] + local * (style.relief + 0.35 * features[:1])
+        light = smooth[:1] + local * (style.relief + 0.25 * features[:1] + 0.3 * features[1:])
         if style.edges > 0:
             light = light - style.edges * 0.9 * (smooth[:1] - filters.gaussian(smooth[:1], 0.03 * self.unit)).abs()
         return torch.cat([light, smooth[1:]])
@@ -207,20 +220,14 @@ class _Drawing:
             return torch.zeros_like(tone)
         return filters.line_response(tone, direction, self.style.lines.sigma * self.unit * weight**0.6)
 
-    def _upsample(self, smooth: Tensor, small: Tensor, source: Tensor) -> Tensor:
-        """`smooth` at plate resolution, with edges where the plate has them."""
-        if self.size[0] * self.size[1] <= 1.3 * small.shape[-2] * small.shape[-1]:
-            return self._upsample_plain(smooth)
-        slope, offset = filters.guide_fit(smooth, small[:1], 0.02 * self.unit)
-        up = self._upsample_plain(torch.cat([slope, offset]))
-        return up[:3] * source[:1] + up[3:]
-
-    def _upsample_plain(self, small: Tensor) -> Tensor:
-        """[C, r, c] to the plate's pixels."""
-        if small.shape[-2:] == self.size:
-            return small
-        mode = "bicubic" if small.shape[0] < 3 else "bilinear"
-        return functional.interpolate(small[None], size=self.size, mode=mode, align_corners=False)[0]
+    def _upsample(self, fields: Tensor, response: Tensor) -> Tensor:
+        """Working fields [C, r, c] and the line response [1, r, c] at plate resolution, [C + 1, h, w]."""
+        size = self.size
+        # Lines get their edge by a threshold: a kink between working pixels would show.
+        sharp = functional.interpolate(response[None], size=size, mode="bicubic", align_corners=False)[0]
+        return torch.cat(
+            [functional.interpolate(fields[None], size=size, mode="bilinear", align_corners=False)[0], sharp]
+        )
 
     def _curve(self, light: Tensor) -> Tensor:
         """Lift and contrast around the skin's lightness; the ends roll off instead of clipping."""
@@ -246,6 +253,8 @@ class _Drawing:
             screen = texture.dots(where, per_eye)
             dotted = smoothstep((part - screen) / soft + 0.5)
             step = torch.lerp(step, dotted, (1 - 0.9 * feature) * min(self.number["texture"], 1.0))
+        if self.style.edges > 0:  # pigment gathers on the dark side of a wash's border
+            step = step - 0.09 * self.style.edges * torch.exp(-((part - 0.4) / 0.11).square())
         return (floor + step) / levels + middle
 
     def _apply_palette(self, light: Tensor, colour: Tensor, skin: Tensor, chroma: float) -> tuple[Tensor, Tensor]:
@@ -282,12 +291,13 @@ class _Drawing:
         ink = (torch.maximum(ink, cross) * amount * 0.6 * (1 + 0.15 * grain)).clamp(0, 1)
         return torch.lerp(lab, self._ink_colour(lab), ink[None].expand_as(lab))
 
-    def _ink(self, lab: Tensor, light: Tensor, response: Tensor) -> Tensor:
+    def _ink(self, lab: Tensor, light: Tensor, response: Tensor, feature: Tensor) -> Tensor:
         lines = self.style.lines
         weight = self.number["line_weight"]
         if lines.amount == 0 or weight == 0:
             return lab
-        threshold = lines.threshold / self.number["line_detail"]
+        # Eyes, brows and mouth are drawn also where the light is flat.
+        threshold = lines.threshold / self.number["line_detail"] * (1 - 0.4 * feature)
         ink = smoothstep((response - 0.6 * threshold) / (0.9 * threshold)) * lines.amount
         if lines.blacks > 0:
             ink = torch.maximum(ink, smoothstep((lines.blacks - light) / 0.1 + 0.5))

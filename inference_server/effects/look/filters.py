@@ -131,7 +131,7 @@ def along_flow(x: Tensor, direction: Tensor, sigma: float) -> Tensor:
     """`x` [C, h, w] averaged along `direction` [2, h, w] with a Gaussian of `sigma` pixels."""
     if sigma < 0.3:
         return x
-    stride_length = max(1.0, 0.6 * sigma)  # bilinear reads in between smooth what is skipped
+    stride_length = max(1.0, 0.85 * sigma)  # bilinear reads in between smooth what is skipped
     steps = max(1, round(2 * sigma / stride_length))
     _, h, w = x.shape
     cols = torch.arange(w, device=x.device, dtype=x.dtype)

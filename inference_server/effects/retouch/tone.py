@@ -67,7 +67,7 @@ def age(fine: Tensor, mid: Tensor, folds: Tensor, strength: float) -> Tensor:
     """Log gain [h, w]: wrinkles and folds deeper (above 0) or softer."""
     if strength >= 0:
         dark, light = mid.clamp(max=0), mid.clamp_min(0)
-        return strength * (1.6 * _soft(dark, 0.4) + 0.6 * _soft(light, 0.2) + 0.3 * _soft(fine, 0.2) - 1.2 * folds)
+        return strength * (1.6 * _soft(dark, 0.3) + 0.6 * _soft(light, 0.2) + 0.3 * _soft(fine, 0.2) - 1.2 * folds)
     return strength * (0.75 * _soft(mid, 0.2) + 0.4 * _soft(fine, 0.15) - 0.6 * folds)
 
 
