@@ -4,11 +4,11 @@ A shot's id is a hash of its frames' contents (size, header and sampled data; ne
 settings its analysis saw and the analysis version, so the same plate has the same id on every machine. Below the
 root, each shot is a plain folder, published by one rename:
 
-    <id>/shot.json          frames and their digests, settings, revision, lock: what `ShotRecord` holds
-    <id>/analysis-<n>.npz   the analysis of revision n (a repair makes the next one)
-    <id>/repairs.json       manual repairs, where there are any
+    <id>/shot.json          frames and their digests, settings, revision, repairs, lock: what `ShotRecord` holds
+    <id>/analysis-<n>.npz   the analysis of revision n (a repair makes the next one); the first, the newest and the one
+                            before it (which somebody may just be reading) are kept
     <id>/pins/              one file per job in progress, touched while it runs
-    .locks/                 one writer per shot
+    .locks/                 one writer per shot, and one at a time who changes its record
 
 Safe to share on NFS: no advisory locks, no database, readers need no lock.
 """
@@ -16,88 +16,33 @@ Safe to share on NFS: no advisory locks, no database, readers need no lock.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 import socket
+import threading
 import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from host_bridge.errors import ShotError, unknown_name
-from inference_server.plates.types import Window
-from inference_server.shots.locks import FolderLock
-from inference_server.shots.types import ANALYSIS_VERSION, ShotAnalysis, Track
+from inference_server.shots.locks import STORE_REMEDY, FolderLock, alive
+from inference_server.shots.packing import ShotOutline, outline, pack, unpack, write_arrays, write_text
+from inference_server.shots.records import AnalysisSettings, FrameDigests, ShotRecord, shot_identity
+from inference_server.shots.types import ANALYSIS_VERSION, ShotAnalysis
 
-_SAMPLE = 16 * 1024
-_SAMPLES = 8
+__all__ = ["PIN_STALE_S", "AnalysisSettings", "FrameDigests", "ShotRecord", "ShotStore", "shot_identity"]
+
+Content = TypeVar("Content")
+
 PIN_STALE_S = 15 * 60.0
-
-
-@dataclass(frozen=True)
-class AnalysisSettings:
-    """Everything besides the frames that analysis depends on."""
-
-    colorspace: str
-    config_hash: str
-    layer: str = ""
-    part: str = ""
-    view: str = ""
-    premult: str = "auto"
-
-
-@dataclass(frozen=True)
-class ShotRecord:
-    """A stored shot. `frames` maps frame numbers to content digests; `narrowed` says that `--shot-range` chose them."""
-
-    id: str
-    frames: Mapping[int, str]
-    settings: AnalysisSettings
-    version: str = ANALYSIS_VERSION
-    narrowed: bool = False
-    revision: int = 0
-    locked: bool = False
-    pattern: str = ""
-    created: float = 0.0
-    repairs: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """Id and revision: what a render of this analysis is recognised by."""
-        return f"{self.id}.{self.revision}"
-
-
-class FrameDigests:
-    """Content digests of files, remembered while size and modification time stay the same."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, int, int], str] = {}
-
-    def of(self, path: str) -> str:
-        """16 hex digits over size, first and last bytes and samples between. OSError when it cannot be read."""
-        status = os.stat(path)
-        key = (path, status.st_mtime_ns, status.st_size)
-        if key not in self._known:
-            self._known[key] = _digest(path, status.st_size)
-        return self._known[key]
-
-
-def _digest(path: str, size: int) -> str:
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        digest.update(file.read(4 * _SAMPLE))
-        for i in range(_SAMPLES + 1):
-            file.seek(max(0, (size - _SAMPLE) * i // _SAMPLES))
-            digest.update(file.read(_SAMPLE))
-    return digest.hexdigest()[:16]
+_CHANGE_S = 30.0
 
 
 class ShotStore:
@@ -107,26 +52,44 @@ class ShotStore:
         self.root = root
         self._quota = quota_bytes
         self.digests = FrameDigests()
-        self._records: dict[str, tuple[int, ShotRecord]] = {}
+        self._records: dict[str, tuple[tuple[int, int], ShotRecord]] = {}
 
     # -- finding ---------------------------------------------------------------------------------------------------
 
     def records(self) -> list[ShotRecord]:
         """All readable shots, oldest first."""
         found = []
-        for file in sorted(self.root.glob("[0-9a-f]*/shot.json")) if self.root.is_dir() else ():
+        for file in self._files():
             with contextlib.suppress(ShotError, FileNotFoundError):  # one bad or vanishing shot hides no other
                 found.append(self._record(file))
         return sorted(found, key=lambda r: (r.created, r.id))
 
     def get(self, shot_id: str) -> ShotRecord:
         """The shot of that id or unique prefix; ShotError `shot.unknown` otherwise."""
-        matches = [r for r in self.records() if r.id == shot_id] or [
-            r for r in self.records() if shot_id and r.id.startswith(shot_id)
-        ]
-        if len(matches) != 1:
-            raise unknown_name("shot.unknown", "shot", shot_id, [r.id for r in self.records()])
-        return matches[0]
+        records = self.records()
+        found = [r for r in records if r.id == shot_id] or [r for r in records if r.id.startswith(shot_id or "?")]
+        if not found:
+            raise unknown_name("shot.unknown", "shot", shot_id, [r.id for r in records])
+        if len(found) > 1:
+            raise ShotError(
+                "shot.unknown",
+                f"{len(found)} shots begin with {shot_id!r}",
+                value=shot_id,
+                remedy=f"Write more of the id: {', '.join(r.id for r in found[:10])}.",
+            )
+        return found[0]
+
+    def damaged(self) -> dict[str, ShotError]:
+        """Folders of shots whose record cannot be read, and why."""
+        found = {}
+        for file in self._files():
+            try:
+                self._record(file)
+            except ShotError as error:
+                found[file.parent.name] = error
+            except FileNotFoundError:  # removed meanwhile
+                continue
+        return found
 
     def find(
         self, settings: AnalysisSettings, wanted: Mapping[int, str], shot_frames: tuple[int, ...] | None
@@ -176,20 +139,21 @@ class ShotStore:
 
     def load(self, record: ShotRecord) -> ShotAnalysis:
         """The shot's analysis. ShotError `shot.corrupt` when the files cannot be read."""
-        path = self.root / record.id / f"analysis-{record.revision}.npz"
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return _unpack({name: arrays[name] for name in arrays.files})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ShotError(
-                "shot.corrupt",
-                f"the analysis of shot {record.id} cannot be read: {error}",
-                path=str(path),
-                remedy=f"Run `faceplate shots remove {record.id}` and render again.",
-            ) from error
+        return self._read(record, lambda arrays: unpack({name: arrays[name] for name in arrays}))
+
+    def load_found(self, record: ShotRecord) -> ShotAnalysis:
+        """The analysis as it was found, before any repair."""
+        return self.load(replace(record, revision=0))
+
+    def outline(self, record: ShotRecord) -> ShotOutline:
+        """The shot's analysis without meshes and maps. ShotError `shot.corrupt` as `load`."""
+        return self._read(record, outline)
 
     def writer(self, key: str) -> FolderLock:
-        """The lock under which a shot is made or changed; `acquire()` it before work that others would repeat."""
+        """The lock under which a shot is made or repaired; `acquire()` it before work that others would repeat.
+
+        ShotError `shot.store`, here or from `acquire()`, where the store cannot be written.
+        """
         folder = self.root / ".locks"
         self._make(folder)
         return FolderLock(folder / f"{key}.lock")
@@ -219,8 +183,8 @@ class ShotStore:
         draft = self.root / f".draft-{shot_id}-{uuid.uuid4().hex}"
         self._make(draft / "pins")
         try:
-            _write_arrays(draft / "analysis-0.npz", _pack(analysis))
-            _write_text(draft / "shot.json", _record_text(record))
+            write_arrays(draft / "analysis-0.npz", pack(analysis))
+            write_text(draft / "shot.json", record.to_text())
             os.rename(draft, final)
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
@@ -233,41 +197,86 @@ class ShotStore:
         self.evict(keep=shot_id)
         return record
 
-    def revise(self, record: ShotRecord, analysis: ShotAnalysis, repairs: Mapping[str, Any]) -> ShotRecord:
-        """Replace a shot's analysis by a repaired one: same id, next revision. ShotError where it is locked."""
-        self._refuse_locked(record)
-        revised = replace(record, revision=record.revision + 1, repairs=dict(repairs))
+    def revise(
+        self, record: ShotRecord, analysis: ShotAnalysis, repairs: Mapping[str, Any], pattern: str = ""
+    ) -> ShotRecord:
+        """Replace a shot's analysis by a repaired one: same id, next revision. `pattern` is where the plate lies now.
+
+        ShotError where the shot has been locked, removed or repaired by another since `record` was read.
+        """
         folder = self.root / record.id
-        try:
-            _write_arrays(folder / f"analysis-{revised.revision}.npz", _pack(analysis))
-            self._store(revised)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with self._changing(record.id):
+            current = self.current(record)
+            self.refuse_locked(current)
+            if current.revision != record.revision:
+                raise ShotError(
+                    "shot.busy",
+                    f"shot {record.id} has been repaired by another process meanwhile",
+                    value=record.id,
+                    remedy="Look at it with `faceplate shots show` and repair it again.",
+                )
+            revised = replace(
+                current, revision=record.revision + 1, repairs=dict(repairs), pattern=pattern or current.pattern
+            )
+            try:
+                write_arrays(folder / f"analysis-{revised.revision}.npz", pack(analysis))
+                self._store(revised)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            kept = {0, record.revision, revised.revision}
+            for file in (*folder.glob("analysis-*.npz"), *folder.glob(".analysis-*")):  # and drafts of the killed
+                if file.name not in {f"analysis-{n}.npz" for n in kept}:
+                    file.unlink(missing_ok=True)
         return revised
 
     def set_locked(self, record: ShotRecord, locked: bool) -> ShotRecord:
         """Approve a shot (its analysis is then kept through upgrades and never evicted), or release it."""
-        changed = replace(record, locked=locked)
-        self._store(changed)
+        with self._changing(record.id):
+            changed = replace(self.current(record), locked=locked)
+            try:
+                self._store(changed)
+            except OSError as error:
+                raise self._unwritable(error) from error
         return changed
+
+    def current(self, record: ShotRecord) -> ShotRecord:
+        """The record as it is on disk now. ShotError `shot.unknown` where it has been removed."""
+        self._records.pop(record.id, None)
+        try:
+            return self._record(self.root / record.id / "shot.json")
+        except FileNotFoundError as error:
+            raise ShotError(
+                "shot.unknown",
+                f"shot {record.id} has been removed",
+                value=record.id,
+                remedy="Run `faceplate analyze` again.",
+            ) from error
 
     def remove(self, record: ShotRecord) -> None:
         """Delete a shot; ShotError where it is locked or in use."""
-        self._refuse_locked(record)
-        if self.pinned(record.id):
+        with self._changing(record.id):
+            self.refuse_locked(self.current(record))
+            self.discard(record.id)
+
+    def discard(self, shot_id: str) -> None:
+        """Delete a shot's folder whatever its record says; ShotError `shot.busy` where it is in use."""
+        if self.pinned(shot_id):
             raise ShotError(
                 "shot.busy",
-                f"shot {record.id} is in use by a job",
-                value=record.id,
+                f"shot {shot_id} is in use by a job",
+                value=shot_id,
                 remedy="Wait for the job or cancel it with `faceplate jobs cancel`.",
             )
-        self._discard(record.id)
+        try:
+            self._discard(shot_id)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     # -- use -------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def pin(self, shot_id: str) -> Iterator[Path | None]:
-        """Keep a shot from eviction while a job needs it; touch the yielded path now and then.
+        """Keep a shot from eviction and removal while a job needs it; the pin is kept fresh by a thread of its own.
 
         Yields None on a store that may only be read: nothing can be evicted through it either.
         """
@@ -280,65 +289,120 @@ class ShotStore:
         except OSError:
             yield None
             return
+        done = threading.Event()
+        beat = threading.Thread(target=_keep_fresh, args=(pin, done), name="faceplate-pin", daemon=True)
+        beat.start()
         try:
             yield pin
         finally:
+            done.set()
+            beat.join()
             pin.unlink(missing_ok=True)
 
     def pinned(self, shot_id: str) -> bool:
         """Whether a job on any machine is using the shot."""
         now = time.time()
         for pin in (self.root / shot_id / "pins").glob("*"):
+            host, _, rest = pin.name.rpartition("-")[0].rpartition("-")
+            if host == socket.gethostname() and rest.isdigit() and not alive(int(rest)):
+                continue
             with contextlib.suppress(FileNotFoundError):
                 if now - pin.stat().st_mtime < PIN_STALE_S:
                     return True
         return False
 
+    def used(self, shot_id: str) -> float:
+        """When the shot was made or last used by a job, seconds since 1970; 0 where it is gone."""
+        try:
+            return (self.root / shot_id).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def size_of(self, shot_id: str) -> int:
         """Bytes a shot takes."""
-        return sum(f.stat().st_size for f in (self.root / shot_id).rglob("*") if f.is_file())
+        total = 0
+        for file in (self.root / shot_id).glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a draft that was just published
+                total += file.stat().st_size if file.is_file() else 0
+        return total
 
     def evict(self, keep: str = "") -> list[str]:
-        """Remove the least recently used shots until the quota holds; locked, pinned and `keep` stay."""
+        """Remove the least recently used shots until the quota holds; locked, pinned and `keep` stay, and so do another
+        user's that may not be removed.
+        """
         if not self._quota:
             return []
-        sizes = {r.id: self.size_of(r.id) for r in self.records()}
+        records = self.records()
+        sizes = {r.id: self.size_of(r.id) for r in records}
         total, gone = sum(sizes.values()), []
-        by_use = sorted(self.records(), key=lambda r: (self.root / r.id).stat().st_mtime)
-        for record in by_use:
+        for record in sorted(records, key=lambda r: self.used(r.id)):
             if total <= self._quota:
                 break
             if record.locked or record.id == keep or self.pinned(record.id):
                 continue
-            self._discard(record.id)
+            try:
+                self._discard(record.id)
+            except PermissionError:
+                continue
             total -= sizes[record.id]
             gone.append(record.id)
         return gone
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
+    def _files(self) -> list[Path]:
+        return sorted(self.root.glob("[0-9a-f]*/shot.json"))
+
+    def _read(self, record: ShotRecord, take: Callable[[Mapping[str, Any]], Content]) -> Content:
+        path = self.root / record.id / f"analysis-{record.revision}.npz"
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return take(arrays)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ShotError(
+                "shot.corrupt",
+                f"the analysis of shot {record.id} cannot be read: {error}",
+                path=str(path),
+                remedy=f"Run `faceplate shots remove {record.id}` and render again.",
+            ) from error
+
+    @contextlib.contextmanager
+    def _changing(self, shot_id: str) -> Iterator[None]:
+        """Alone while a shot's record changes, which takes moments."""
+        lock = self.writer(f"{shot_id}.record")
+        deadline = time.monotonic() + _CHANGE_S
+        while not lock.acquire():
+            if time.monotonic() > deadline:
+                raise ShotError(
+                    "shot.busy",
+                    f"another process is changing shot {shot_id}",
+                    value=shot_id,
+                    remedy="Try again in a moment.",
+                )
+            lock.wait(0.02)
+        with lock:
+            yield
+
     def _record(self, file: Path) -> ShotRecord:
-        stamp = file.stat().st_mtime_ns
+        status = file.stat()
+        stamp = (status.st_mtime_ns, status.st_ino)
         known = self._records.get(file.parent.name)
         if known and known[0] == stamp:
             return known[1]
         try:
-            data = json.loads(file.read_text())
-            data["frames"] = {int(f): str(d) for f, d in data["frames"].items()}
-            data["settings"] = AnalysisSettings(**data["settings"])
-            record = ShotRecord(**data)
+            record = ShotRecord.from_text(file.read_text())
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ShotError(
                 "shot.corrupt",
                 f"the record of shot {file.parent.name} cannot be read: {error}",
                 path=str(file),
-                remedy="Delete this folder and analyse the shot again.",
+                remedy=f"Run `faceplate shots remove {file.parent.name}` and analyse the shot again.",
             ) from error
         self._records[file.parent.name] = (stamp, record)
         return record
 
     def _store(self, record: ShotRecord) -> None:
-        _write_text(self.root / record.id / "shot.json", _record_text(record))
+        write_text(self.root / record.id / "shot.json", record.to_text())
 
     def _discard(self, shot_id: str) -> None:
         trash = self.root / f".trash-{shot_id}-{uuid.uuid4().hex}"
@@ -348,7 +412,8 @@ class ShotStore:
             return
         shutil.rmtree(trash, ignore_errors=True)
 
-    def _refuse_locked(self, record: ShotRecord) -> None:
+    def refuse_locked(self, record: ShotRecord) -> None:
+        """Raise ShotError `shot.locked` where the shot is."""
         if record.locked:
             raise ShotError(
                 "shot.locked",
@@ -365,85 +430,18 @@ class ShotStore:
 
     def _unwritable(self, error: OSError) -> ShotError:
         return ShotError(
-            "shot.busy",
-            f"the shot store cannot be written: {error}",
+            "shot.store",
+            f"the shot store cannot be written: {error.strerror or error}",
             path=str(self.root),
-            remedy="Give a writable folder with FACEPLATE_SHOTS or `shots.root` in server.toml.",
+            remedy=STORE_REMEDY,
         )
-
-
-def shot_identity(digests: Mapping[int, str], settings: AnalysisSettings) -> str:
-    """12 hex digits: what the shot is, wherever it is stored."""
-    text = json.dumps([sorted(digests.items()), asdict(settings), ANALYSIS_VERSION], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _listed(frames: list[int]) -> str:
     return ", ".join(map(str, frames[:6])) + (" ..." if len(frames) > 6 else "")
 
 
-def _record_text(record: ShotRecord) -> str:
-    return json.dumps(asdict(record), indent=1, sort_keys=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with open(draft, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with open(draft, "wb") as file:
-        np.savez_compressed(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
-_TRACK_ARRAYS = ("landmarks", "states", "scores", "segmentation", "matrices")
-
-
-def _pack(analysis: ShotAnalysis) -> dict[str, Any]:
-    w = analysis.display_window
-    meta = {
-        "display_window": [w.x0, w.y0, w.x1, w.y1],
-        "pixel_aspect": analysis.pixel_aspect,
-        "work_exposure": analysis.work_exposure,
-        "jitter": [analysis.jitter_before, analysis.jitter_after],
-        "tracks": [{"id": t.id, "classes": list(t.classes), "enabled": t.enabled} for t in analysis.tracks],
-    }
-    arrays: dict[str, Any] = {
-        "meta": np.array(json.dumps(meta)),
-        "frames": np.array(analysis.frames, np.int64),
-        "missing": np.array(analysis.missing, np.int64),
-    }
-    for track in analysis.tracks:
-        for name in _TRACK_ARRAYS:
-            arrays[f"track{track.id}.{name}"] = getattr(track, name)
-    return arrays
-
-
-def _unpack(arrays: Mapping[str, Any]) -> ShotAnalysis:
-    meta = json.loads(str(arrays["meta"]))
-    return ShotAnalysis(
-        frames=tuple(int(f) for f in arrays["frames"]),
-        display_window=Window(*meta["display_window"]),
-        pixel_aspect=meta["pixel_aspect"],
-        work_exposure=meta["work_exposure"],
-        tracks=tuple(
-            Track(
-                id=t["id"],
-                classes=tuple(t["classes"]),
-                enabled=t["enabled"],
-                **{name: arrays[f"track{t['id']}.{name}"] for name in _TRACK_ARRAYS},
-            )
-            for t in meta["tracks"]
-        ),
-        missing=tuple(int(f) for f in arrays["missing"]),
-        jitter_before=meta["jitter"][0],
-        jitter_after=meta["jitter"][1],
-    )
+def _keep_fresh(pin: Path, done: threading.Event) -> None:
+    while not done.wait(PIN_STALE_S / 5):
+        with contextlib.suppress(OSError):  # a server that is away for a moment; the next beat tries again
+            os.utime(pin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,14 @@ from inference_server.faces.types import FaceState
 from inference_server.plates.types import Window
 from inference_server.shots import locks
 from inference_server.shots.locks import FolderLock
-from inference_server.shots.store import PIN_STALE_S, AnalysisSettings, FrameDigests, ShotStore, shot_identity
+from inference_server.shots.store import (
+    PIN_STALE_S,
+    AnalysisSettings,
+    FrameDigests,
+    ShotRecord,
+    ShotStore,
+    shot_identity,
+)
 from inference_server.shots.types import ShotAnalysis, Track
 
 SETTINGS = AnalysisSettings("ACEScg", "abc")
@@ -55,7 +63,7 @@ def _digests(paths: dict[int, Path]) -> dict[int, str]:
     return {n: digests.of(str(p)) for n, p in paths.items()}
 
 
-def _publish(store: ShotStore, wanted: dict[int, str], narrowed: bool = False):
+def _publish(store: ShotStore, wanted: dict[int, str], narrowed: bool = False) -> ShotRecord:
     return store.publish(_analysis(tuple(sorted(wanted))), wanted, SETTINGS, narrowed=narrowed, pattern="a.####.exr")
 
 
@@ -187,6 +195,60 @@ def test_a_dead_jobs_pin_expires(tmp_path: Path) -> None:
     assert store.pinned(record.id)
     os.utime(pin, (time.time() - PIN_STALE_S - 1,) * 2)
     assert not store.pinned(record.id)
+
+
+def test_a_pin_outlives_long_jobs_but_not_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference_server.shots.store.PIN_STALE_S", 0.5)
+    store = ShotStore(tmp_path / "store")
+    record = _publish(store, _digests(_frames(tmp_path / "p", range(1, 3))))
+    with store.pin(record.id):
+        time.sleep(1.0)
+        assert store.pinned(record.id)
+    assert not store.pinned(record.id)
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    (store.root / record.id / "pins" / f"{socket.gethostname()}-{gone.pid}-0").touch()
+    assert not store.pinned(record.id)
+    (store.root / record.id / "pins" / f"elsewhere-{gone.pid}-0").touch()
+    assert store.pinned(record.id)
+
+
+def test_renders_are_recognised_by_repairs_not_by_their_count(tmp_path: Path) -> None:
+    """Two different first repairs, and an equal one in another store."""
+    wanted = _digests(_frames(tmp_path / "p", range(1, 3)))
+    keys = []
+    for name, repairs in (("a", {"version": 1, "x": 1}), ("b", {"version": 1, "x": 2}), ("c", {"x": 1, "version": 1})):
+        store = ShotStore(tmp_path / name)
+        keys.append(store.revise(_publish(store, wanted), _analysis((1, 2)), repairs).key)
+    assert keys[0] != keys[1]
+    assert keys[0] == keys[2]
+    undone = store.revise(store.records()[0], _analysis((1, 2)), {})
+    assert (undone.revision, undone.key) == (2, _publish(ShotStore(tmp_path / "d"), wanted).key)
+
+
+def test_an_outline_is_read_without_meshes_and_maps(tmp_path: Path) -> None:
+    store = ShotStore(tmp_path / "store")
+    record = _publish(store, _digests(_frames(tmp_path / "p", range(1001, 1004))))
+    whole, outline = store.load(record), store.outline(record)
+    for name in ("frames", "display_window", "pixel_aspect", "work_exposure", "jitter_before", "jitter_after"):
+        assert getattr(outline, name) == getattr(whole, name), name
+    (track,) = outline.tracks
+    assert (track.id, track.enabled, track.classes) == (1, True, ("person", "hair"))
+    np.testing.assert_array_equal(track.states, whole.tracks[0].states)
+
+
+def test_a_late_taker_of_an_abandoned_lock_gives_a_new_owners_back(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    path.write_text('{"host": "elsewhere", "pid": 1, "token": "t"}')
+    os.utime(path, (time.time() - locks.STALE_S - 1,) * 2)
+    late, abandoned = FolderLock(path), {"host": "elsewhere", "pid": 1, "token": "t"}
+    first = FolderLock(path)
+    assert first.acquire()
+    late._retire(abandoned)  # it had looked before `first` came
+    assert not late.acquire()
+    assert first._owner()["token"] == first._token
+    first.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_second_writer_gets_the_firsts_shot(tmp_path: Path) -> None:
