@@ -68,7 +68,7 @@ class Look:
     def is_identity(self, values: Mapping[str, Value], edits: tuple[tuple[str, float], ...]) -> bool:
         return values["mix"] == 0 or all(values[name] == 0 for name in ("degree", "structure", "color"))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def render(self, face: FaceInput) -> EffectOutput:
         height, width = check_input(face)
         controls = _controls(face.values)

@@ -72,7 +72,7 @@ class Retouch:
     def is_identity(self, values: Mapping[str, Value], edits: tuple[tuple[str, float], ...]) -> bool:
         return values["mix"] == 0 or all(strength == 0 for _, strength in edits)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def render(self, face: FaceInput) -> EffectOutput:
         height, width = check_input(face)
         for name, _ in face.edits:
