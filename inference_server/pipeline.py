@@ -34,6 +34,7 @@ from inference_server.effects.registry import load_effect
 from inference_server.faces.analyse import FaceTools
 from inference_server.plates.color import ColorConfig
 from inference_server.plates.exr import use_codec_threads
+from inference_server.plates.output import check_format, prepare_folder
 from inference_server.plates.provenance import Provenance
 from inference_server.plates.reader import read_planned
 from inference_server.plates.sequence import (
@@ -170,9 +171,13 @@ class PipelineRunner:
                 if pattern is not None:
                     refuse_overwriting(planned, pattern, (p.frame for p in planned.frames), also)
             _refuse_same(output, matte_output)
+            check_format(output, next(iter(source.sequence.files.values())), spec.compression)
             wanted = tuple(sorted({p.source for p in planned.frames if p.error is None}))
-            if not wanted:
+            if not wanted or not spec.continue_on_error:
                 planned.raise_missing()
+            for pattern in (output, matte_output):
+                if pattern is not None:
+                    prepare_folder(pattern)
             record, analysis = yield from self.locate(source, wanted, readers)
             stack.enter_context(self._store.pin(record.id))
             settings = self.render_settings(spec, source, analysis)
@@ -194,6 +199,7 @@ class PipelineRunner:
 
     def _remember(self, record: ShotRecord, analysis: ShotAnalysis) -> None:
         self._analyses[record.key] = analysis
+        self._analyses.move_to_end(record.key)
         while len(self._analyses) > 4:
             self._analyses.popitem(last=False)
 
@@ -359,7 +365,8 @@ def _digest(path: str) -> str:
 
 def _kept(job: _Job, item: PlannedFrame) -> bool:
     """Whether this very frame is there already: asked for with `skip_existing`, or done before a restart."""
-    if item.error is not None or not (job.spec.skip_existing or item.frame in job.context.done):
+    resumed = item.frame in job.context.done or job.context.attempt > 1
+    if item.error is not None or not (job.spec.skip_existing or resumed):
         return False
     path = job.output.path(item.frame)
     if not os.path.exists(path):

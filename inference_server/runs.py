@@ -22,13 +22,16 @@ class JobContext:
     """What a worker gives a run.
 
     `done` are frames an earlier attempt of this job reported finished (the run still checks that the file is there
-    and valid); `banned` maps frames that killed the worker twice to the error to report. `may_write` is asked right
-    before every `os.replace`: False means another worker holds the lease now, and the run must stop
+    and valid). From the second `attempt` on, any frame of this very job that is there and valid is kept, reported or
+    not: the server may have died before it heard. `banned` maps frames that killed the worker twice to the error to
+    report. `may_write` is asked right before every `os.replace`: False means another worker holds the lease now, and
+    the run must stop
     (JobError `job.lease_lost`).
     """
 
     job_id: str
     done: frozenset[int] = frozenset()
+    attempt: int = 1
     banned: Mapping[int, dict[str, Any]] = field(default_factory=dict)
     may_write: Callable[[], bool] = lambda: True
 

@@ -164,6 +164,7 @@ class Worker:
         context = JobContext(
             job_id=job.job_id,
             done=frozenset(job.done),
+            attempt=job.attempt,
             banned={int(frame): wire for frame, wire in job.banned.items()},
             may_write=lambda: not self._parent.gone and lease.held(),
         )
