@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_bridge import launcher
-from host_bridge.cli.render import run_job
 from host_bridge.cli.progress import open_reporter
+from host_bridge.cli.render import run_job
 from host_bridge.client import Client
 from host_bridge.errors import ExitCode, JobError
 from host_bridge.jobspec import JobSpec, PlateSpec
@@ -69,11 +69,12 @@ def _renders(plate: str, folder: Path, frames: int) -> list[_Render]:
     last = FIRST + frames - 1
     middle = (FIRST + last) // 2
     source = PlateSpec(plate, colorspace=COLORSPACE)
+    ramp = {"keys": [[FIRST, 0.0], [middle, 1.0]]}
     look = JobSpec(
         kind="render",
         plate=source,
         effect="look",
-        params={"style": STYLE, "degree": {"keys": [[FIRST, 0.0], [middle, 1.0]]}},
+        params={"style": STYLE, "degree": ramp, "color": ramp},
         output=str(folder / "look" / "astronaut_look.%04d.exr"),
         matte_output=str(folder / "look_matte" / "astronaut_look_matte.%04d.exr"),
         matte_channels=[],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,7 @@ from inference_server.plates.attributes import Timecode, encode
 from inference_server.plates.color import srgb_decode, srgb_encode
 from inference_server.plates.types import Part, PlateFrame, Window
 from inference_server.plates.writer import write_plate
+from inference_server.prefetch import prefetch
 from inference_server.shots.analysing import analysed
 
 FIRST, FRAMES, RATE = 1001, 48, Fraction(24)
@@ -58,11 +60,15 @@ class _Set:
 def make_plate(folder: Path, name: str = "astronaut", frames: int = FRAMES) -> Iterator[str]:
     """Write the plate, one path per frame, as `folder/name.%04d.exr`. The same bytes every time."""
     stage = _build_set()
-    for index in range(frames):
-        frame = FIRST + index
-        path = folder / f"{name}.{frame:04d}.exr"
-        write_plate(_shoot(stage, frame), str(path))
-        yield str(path)
+
+    def write(frame: int) -> str:
+        path = str(folder / f"{name}.{frame:04d}.exr")
+        write_plate(_shoot(stage, frame), path)
+        return path
+
+    with ThreadPoolExecutor(2, thread_name_prefix="faceplate-demo") as pool:
+        for _, written in prefetch(pool, write, range(FIRST, FIRST + frames), 2):
+            yield written.result()
 
 
 def _build_set() -> _Set:
@@ -84,7 +90,7 @@ def _build_set() -> _Set:
     face = _find_face(picture)
     mattes = region_mattes(face, Region(0, 0, width, height), ["face", "hair", "neck"])
     blink = _motion(picture, face, "eye_openness", -1.0)
-    talk = _motion(picture, face, "mouth_open", 0.8)
+    talk = _motion(picture, face, "mouth_open", 0.4)
     head = np.maximum.reduce([mattes[n] for n in mattes])
     ids = np.where(head > 0.5, np.uint32(0x9E3779B9), np.uint32(0x01000001)).astype(np.uint32)
     depth = np.asarray(320.0 - 190.0 * cv2.GaussianBlur(head, (0, 0), 6), np.float32)
@@ -158,7 +164,7 @@ def _shoot(stage: _Set, frame: int) -> PlateFrame:
     window = Window(-OVERSCAN, -OVERSCAN, DISPLAY.width + OVERSCAN, DISPLAY.height + OVERSCAN)
     seconds, subframe = divmod(frame - FIRST, int(RATE))
     header = {
-        "compression": encode("compression", 3),  # ZIP, 16 scanlines
+        "compression": encode("compression", 4),  # PIZ: grain does not deflate
         "timeCode": Timecode(1, 0, seconds, subframe).pack(),
         "framesPerSecond": encode("rational", RATE),
         "owner": encode("string", "public-domain portrait (NASA), plate made by `faceplate demo`"),
