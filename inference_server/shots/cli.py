@@ -24,6 +24,7 @@ from host_bridge.client import JobResult
 from host_bridge.errors import ExitCode, FaceplateError, RequestError, ShotError
 from host_bridge.messages import JobProgress, JobWarning
 from inference_server.config import ServerConfig, load_config
+from inference_server.faces import repairs as repairs_format
 from inference_server.faces.repairs import DEFAULT_REACH, Repairs, repairs_from_json
 from inference_server.faces.types import FaceState
 from inference_server.plates.sequence import format_frames
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "edit",
         allow_abbrev=False,
         help="repair a shot by hand",
-        epilog=_EPILOG,
+        epilog=f"{_EPILOG}\n\n{repairs_format.__doc__ or ''}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     edit.add_argument("id")

@@ -227,6 +227,7 @@ class ShotStore:
             for file in (*folder.glob("analysis-*.npz"), *folder.glob(".analysis-*")):  # and drafts of the killed
                 if file.name not in {f"analysis-{n}.npz" for n in kept}:
                     file.unlink(missing_ok=True)
+        self.evict(keep=record.id)
         return revised
 
     def set_locked(self, record: ShotRecord, locked: bool) -> ShotRecord:
