@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -68,6 +69,9 @@ def serve(config: ServerConfig, *, foreground: bool = True) -> None:
             file.unlink(missing_ok=True)
             gateway.close()
             _log.info("stopped")
+    if config.private:  # its command may have been killed, and nobody else knows this folder
+        logging.shutdown()
+        shutil.rmtree(runtime, ignore_errors=True)
 
 
 def _lock(path: Path, what: str) -> FileLock:

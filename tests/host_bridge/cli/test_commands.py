@@ -217,7 +217,6 @@ def test_a_private_server_for_one_command(desk: Desk, shot: str, tmp_path: Path)
         (("models", "--help"), "usage: faceplate models"),
         (("models", "list"), "vtoonify"),
         (("bench", "--help"), "usage: faceplate bench"),
-        (("demo", "--help"), "usage: faceplate demo"),
         (("shots", "list"), ""),
     ],
 )

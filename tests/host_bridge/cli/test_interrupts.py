@@ -94,16 +94,20 @@ def test_a_killed_server_resumes_at_the_first_unfinished_frame(
     assert desk.server()["welcome"]["pid"] != before["welcome"]["pid"]
 
 
-def test_a_private_server_is_gone_with_its_command(desk: Desk, tmp_path: Path, shot: str) -> None:
-    """Interrupted while it starts: nothing of it stays."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_private_server_is_gone_with_its_command(
+    desk: Desk, tmp_path: Path, shot: str, number: signal.Signals
+) -> None:
+    """Interrupted while it starts, or killed when it is there: nothing of it stays."""
     private = tmp_path / "private"
     private.mkdir()
     words = render_words(shot, str(tmp_path / "out" / "r.%04d.exr"), *WORDS, "--local")
     process = desk.start(*words, TMPDIR=str(private))
-    wait_until(lambda: any(private.glob("faceplate-*/start.log")))
-    process.send_signal(signal.SIGTERM)
+    sign = "start.log" if number == signal.SIGTERM else "connection.json"
+    wait_until(lambda: any(private.glob(f"faceplate-*/{sign}")))
+    process.send_signal(number)
     said = desk.end(process)
-    assert said.status == 6, said.err
+    assert said.status == (6 if number == signal.SIGTERM else -signal.SIGKILL), said.err
     assert "Traceback" not in said.err
-    assert names(private) == []
+    wait_until(lambda: names(private) == [], 20.0)
     assert names(tmp_path / "out") == []
