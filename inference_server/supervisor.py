@@ -30,6 +30,10 @@ _STARTS = 3
 _LOG_LIMIT = 4 << 20
 
 
+# Idle OpenMP threads sleep: reader and writer threads share the cores with them, and spinning cost a factor of three.
+PATIENT_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+
+
 @dataclass
 class WorkerProcess:
     """One device's place: the process in it changes, the place stays. `state` as in DeviceStatus."""
@@ -252,7 +256,7 @@ def place(devices: tuple[str, ...], environ: Mapping[str, str]) -> list[tuple[st
     listed = None if visible is None else [v for v in visible.replace(" ", "").split(",") if v]
     places: list[tuple[str, str, dict[str, str]]] = []
     for device in devices:
-        environment = dict(environ)
+        environment = {**PATIENT_THREADS, **environ}
         if not device.startswith("cuda"):
             if device == "cpu":
                 environment["CUDA_VISIBLE_DEVICES"] = ""
