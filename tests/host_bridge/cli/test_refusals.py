@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from inference_server.plates.reader import read_plate
-from tests.host_bridge.cli.conftest import SMALL, Desk, frames_in, names, render_words, rgb, wait_until
+from tests.host_bridge.cli.conftest import SMALL, Desk, Said, frames_in, names, render_words, rgb, wait_until
 from tests.plate_files import PartSpec, write_deep, write_exr
 from tests.portrait import channels, moved, write_shot
 
@@ -17,50 +18,63 @@ LOOK = ("--effect", "look", "--frames", "1001")
 RETOUCH = ("--effect", "retouch", "--frames", "1001")
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "helps"),
-    [
-        (("--effect", "lok"), "effect.unknown", ["'look'", "retouch"]),
-        ((*LOOK, "--set", "degre=1"), "effect.parameter", ["'degree'", "line_weight"]),
-        ((*LOOK, "--degre", "1"), "request.unknown_name", ["'--degree'", "--line-weight", "--help"]),
-        ((*LOOK, "--fram", "1002"), "request.unknown_name", ["'--frames'"]),
-        ((*LOOK, "--set", "style=catoon"), "effect.parameter", ["'cartoon'", "watercolour"]),
-        ((*LOOK, "--set", "degree=3"), "effect.parameter", ["degree cannot be 3", "between 0 and 1"]),
-        ((*LOOK, "--set", "degree=high"), "effect.parameter", ["degree cannot be 'high'", "a number"]),
-        ((*LOOK, "--set", "levels=2.5"), "effect.parameter", ["a whole number"]),
-        ((*LOOK, "--degree", "1001:0,x:1"), "effect.parameter", ["degree", "1001:0,1024:1"]),
-        ((*LOOK, "--degree", "1001:0,1002:7"), "effect.parameter", ["degree cannot be 7"]),
-        ((*LOOK, "--style", "1001:pencil,1002:cartoon"), "effect.parameter", ["style does not animate"]),
-        ((*LOOK, "--set", "degree"), "request.bad_value", ["--set degree=0.8"]),
-        ((*LOOK, "--degree"), "request.bad_value", ["--degree needs a value"]),
-        ((*LOOK, "--line-weight", "--degree", "1"), "request.bad_value", ["--line-weight needs a value"]),
-        ((*LOOK, "shot.1001.exr"), "request.bad_value", ["'shot.1001.exr'", "quotes"]),
-        ((*LOOK, "--edit", "smile=1"), "effect.parameter", ["look has no edits", "--set"]),
-        ((*RETOUCH, "--edit", "smil=1"), "effect.parameter", ["'smile'", "age"]),
-        ((*RETOUCH, "--smile", "1"), "effect.parameter", ["--edit smile=0.5"]),
-        ((*RETOUCH, "--edit", "mix=1"), "effect.parameter", ["--set mix=VALUE"]),
-        ((*RETOUCH, "--edit", "smile=2"), "effect.parameter", ["between -1 and 1"]),
-        ((*LOOK, "--matte-channels", "face,lip"), "request.unknown_name", ["'lips'", "composite"]),
-        ((*LOOK, "--colorspace", "ACESg"), "color.unknown_space", ["'ACEScg'", "scene_linear"]),
-        ((*LOOK, "--colorspace", "lin_rec79"), "color.unknown_space", ["'lin_rec709'"]),
-        ((*LOOK, "--ocio", "nowhere.ocio"), "color.config", ["nowhere.ocio", "$OCIO"]),
-        ((*LOOK, "--compression", "zpi"), "plate.format", ["'zip'", "piz"]),
-        ((*LOOK, "--layer", "beauty"), "plate.layer", ["'beauty'", "R)"]),
-        ((*LOOK, "--face", "somebody"), "face.unknown", ["largest", "all"]),
-        ((*LOOK, "--face", "9"), "face.unknown", ["largest", "1"]),
-        (("--effect", "look", "--frames", "1001-10x"), "request.frame_range", ["1001-1100x2"]),
-    ],
-)
-def test_a_bad_argument_is_named_and_nothing_is_written(
-    desk: Desk, shot: str, out: Path, words: tuple[str, ...], code: str, helps: list[str]
-) -> None:
-    said = desk.render(shot, str(out / "r.%04d.exr"), *words)
+BAD_ARGUMENTS: list[tuple[tuple[str, ...], str, list[str]]] = [
+    (("--effect", "lok"), "effect.unknown", ["'look'", "retouch"]),
+    ((*LOOK, "--set", "degre=1"), "effect.parameter", ["'degree'", "line_weight"]),
+    ((*LOOK, "--degre", "1"), "request.unknown_name", ["'--degree'", "--line-weight", "--help"]),
+    ((*LOOK, "--fram", "1002"), "request.unknown_name", ["'--frames'"]),
+    ((*LOOK, "--set", "style=catoon"), "effect.parameter", ["'cartoon'", "watercolour"]),
+    ((*LOOK, "--set", "degree=3"), "effect.parameter", ["degree cannot be 3", "between 0 and 1"]),
+    ((*LOOK, "--set", "degree=high"), "effect.parameter", ["degree cannot be 'high'", "a number"]),
+    ((*LOOK, "--set", "levels=2.5"), "effect.parameter", ["a whole number"]),
+    ((*LOOK, "--degree", "1001:0,x:1"), "effect.parameter", ["degree", "1001:0,1024:1"]),
+    ((*LOOK, "--degree", "1001:0,1002:7"), "effect.parameter", ["degree cannot be 7"]),
+    ((*LOOK, "--style", "1001:pencil,1002:cartoon"), "effect.parameter", ["style does not animate"]),
+    ((*LOOK, "--set", "degree"), "request.bad_value", ["--set degree=0.8"]),
+    ((*LOOK, "--degree"), "request.bad_value", ["--degree needs a value"]),
+    ((*LOOK, "--line-weight", "--degree", "1"), "request.bad_value", ["--line-weight needs a value"]),
+    ((*LOOK, "shot.1001.exr"), "request.bad_value", ["'shot.1001.exr'", "quotes"]),
+    ((*LOOK, "--edit", "smile=1"), "effect.parameter", ["look has no edits", "--set"]),
+    ((*RETOUCH, "--edit", "smil=1"), "effect.parameter", ["'smile'", "age"]),
+    ((*RETOUCH, "--smile", "1"), "effect.parameter", ["--edit smile=0.5"]),
+    ((*RETOUCH, "--edit", "mix=1"), "effect.parameter", ["--set mix=VALUE"]),
+    ((*RETOUCH, "--edit", "smile=2"), "effect.parameter", ["between -1 and 1"]),
+    ((*LOOK, "--matte-channels", "face,lip"), "request.unknown_name", ["'lips'", "composite"]),
+    ((*LOOK, "--colorspace", "ACESg"), "color.unknown_space", ["'ACEScg'", "scene_linear"]),
+    ((*LOOK, "--colorspace", "lin_rec79"), "color.unknown_space", ["'lin_rec709'"]),
+    ((*LOOK, "--ocio", "nowhere.ocio"), "color.config", ["nowhere.ocio", "$OCIO"]),
+    ((*LOOK, "--compression", "zpi"), "plate.format", ["'zip'", "piz"]),
+    ((*LOOK, "--layer", "beauty"), "plate.layer", ["'beauty'", "R)"]),
+    ((*LOOK, "--face", "somebody"), "face.unknown", ["largest", "all"]),
+    ((*LOOK, "--face", "9"), "face.unknown", ["largest", "1"]),
+    (("--effect", "look", "--frames", "1001-10x"), "request.frame_range", ["1001-1100x2"]),
+]
+
+
+@pytest.fixture(scope="module")
+def refused(desk: Desk, shot: str, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Said, list[str]]]:
+    """How each of BAD_ARGUMENTS ended and what it wrote; two at a time: mostly it is Python that starts."""
+    folder = tmp_path_factory.mktemp("refused")
+    desk.run("effects")  # the server is there
+
+    def ask(number: int) -> tuple[Said, list[str]]:
+        out = folder / str(number)
+        return desk.render(shot, str(out / "r.%04d.exr"), *BAD_ARGUMENTS[number][0]), names(out)
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(ask, range(len(BAD_ARGUMENTS))))
+
+
+@pytest.mark.parametrize("number", range(len(BAD_ARGUMENTS)), ids=[" ".join(words) for words, _, _ in BAD_ARGUMENTS])
+def test_a_bad_argument_is_named_and_nothing_is_written(refused: list[tuple[Said, list[str]]], number: int) -> None:
+    said, written = refused[number]
+    _, code, helps = BAD_ARGUMENTS[number]
     assert said.status == 2, said.err
     assert f"({code})" in said.err
     told = said.err[said.err.rindex("error: ") :]
     for word in helps:
         assert word in told, told
-    assert names(out) == []
+    assert written == []
     assert "Traceback" not in said.err
 
 
