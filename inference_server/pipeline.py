@@ -7,11 +7,9 @@ batch) is settled once per worker and goes into every frame's provenance; nothin
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,15 +17,11 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from host_bridge import __version__
-from host_bridge.curves import Curve
 from host_bridge.effects import check_values
 from host_bridge.errors import FaceplateError, JobError, from_wire
-from host_bridge.jobspec import JobSpec, PreviewSpec, job_hash
+from host_bridge.jobspec import JobSpec, PreviewSpec
 from inference_server.config import ServerConfig
 from inference_server.effects.base import Effect
 from inference_server.effects.registry import load_effect
@@ -35,8 +29,6 @@ from inference_server.faces.analyse import FaceTools
 from inference_server.plates.color import ColorConfig
 from inference_server.plates.exr import use_codec_threads
 from inference_server.plates.output import check_format, prepare_folder
-from inference_server.plates.provenance import Provenance
-from inference_server.plates.reader import read_planned
 from inference_server.plates.sequence import (
     FramePlan,
     Pattern,
@@ -45,11 +37,10 @@ from inference_server.plates.sequence import (
     plan_frames,
     refuse_overwriting,
 )
-from inference_server.plates.types import ChosenLayer, PlateFrame
-from inference_server.plates.writer import can_copy, copy_plate, is_finished, matte_frame, with_mattes, write_plate
 from inference_server.prefetch import prefetch
 from inference_server.preview import Previewer
-from inference_server.rendering import RenderedFrame, RenderSettings, choose_faces, render_frame
+from inference_server.rendering import RenderSettings, choose_faces, is_identity, render_frame, work_exposure
+from inference_server.renderjob import LoadedFrame, RenderJob, is_kept, load_frame, may_copy, write_frame
 from inference_server.runs import (
     FrameDone,
     FrameFailed,
@@ -59,7 +50,6 @@ from inference_server.runs import (
     PreviewPicture,
     Progress,
     RunEvent,
-    Tick,
     Warned,
 )
 from inference_server.shots.analysing import locate_shot
@@ -77,30 +67,6 @@ def open_runner(device: str, settings: ServerConfig) -> PipelineRunner:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """Everything a render needs that does not change from frame to frame."""
-
-    spec: JobSpec
-    source: PlateSource
-    record: ShotRecord
-    analysis: ShotAnalysis
-    settings: RenderSettings
-    output: Pattern
-    matte_output: Pattern | None
-    mask: MaskSource | None
-    style_digest: str
-    plan: Mapping[str, Any]
-    context: JobContext
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    plate: PlateFrame
-    layer: ChosenLayer
-    mask: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True)
 class _Written:
     frame: int
     path: str
@@ -110,7 +76,7 @@ class _Written:
 
 
 class PipelineRunner:
-    """Runs jobs one at a time; keeps effects, analyses and colour configs warm between them."""
+    """Runs jobs one at a time; keeps effects, face tools and colour configs warm between them."""
 
     def __init__(self, device: str, settings: ServerConfig) -> None:
         self._device = torch.device(device)
@@ -120,7 +86,6 @@ class PipelineRunner:
         use_codec_threads(threads)
         self._store = ShotStore(settings.shots_path, int(settings.shots_quota_gb * 2**30))
         self._effects: dict[str, Effect] = {}
-        self._analyses: OrderedDict[str, ShotAnalysis] = OrderedDict()
         self._configs = lru_cache(maxsize=4)(ColorConfig)
         self._tools = cache(FaceTools.mediapipe)
         self._previewer = Previewer(self._store, self._tools)
@@ -135,7 +100,6 @@ class PipelineRunner:
 
     def close(self) -> None:
         self._effects.clear()
-        self._analyses.clear()
         self._previewer.close()
 
     # -- jobs ------------------------------------------------------------------------------------------------------
@@ -182,7 +146,7 @@ class PipelineRunner:
             stack.enter_context(self._store.pin(record.id))
             settings = self.render_settings(spec, source, analysis)
             style_digest = self._store.digests.of(spec.style_image) if spec.style_image else ""
-            job = _Job(
+            job = RenderJob(
                 spec, source, record, analysis, settings, output, matte_output, mask, style_digest, self.plan, context
             )
             yield Planned(record.id, tuple(p.frame for p in planned.frames), self.plan)
@@ -193,32 +157,25 @@ class PipelineRunner:
     def locate(
         self, source: PlateSource, wanted: tuple[int, ...], readers: ThreadPoolExecutor
     ) -> Generator[RunEvent, None, tuple[ShotRecord, ShotAnalysis]]:
-        record, analysis = yield from locate_shot(self._store, source, wanted, readers, _LOOK_AHEAD, self._tools)
-        self._remember(record, analysis)
-        return record, analysis
-
-    def _remember(self, record: ShotRecord, analysis: ShotAnalysis) -> None:
-        self._analyses[record.key] = analysis
-        self._analyses.move_to_end(record.key)
-        while len(self._analyses) > 4:
-            self._analyses.popitem(last=False)
+        """The analysis that holds the `wanted` frames, made first where there is none (shots.analysing)."""
+        return (yield from locate_shot(self._store, source, wanted, readers, _LOOK_AHEAD, self._tools))
 
     def _render(
-        self, job: _Job, planned: FramePlan, readers: ThreadPoolExecutor, writers: ThreadPoolExecutor
+        self, job: RenderJob, planned: FramePlan, readers: ThreadPoolExecutor, writers: ThreadPoolExecutor
     ) -> Iterator[RunEvent]:
         written: deque[_Written] = deque()
         told: set[str] = set()
         total, done = len(planned.frames), 0
         todo = []
         for item in planned.frames:
-            if _kept(job, item):
+            if is_kept(job, item):
                 done += 1
                 yield FrameDone(item.frame, job.output.path(item.frame), "kept", 0.0)
             else:
                 todo.append(item)
         yield Progress("render", done, total)
         depth = self._depth(job)
-        loads = prefetch(readers, lambda item: _load(job, item), todo, depth)
+        loads = prefetch(readers, lambda item: load_frame(job, item), todo, depth)
         try:
             for item, loaded in loads:
                 yield FrameStarted(item.frame)
@@ -241,7 +198,7 @@ class PipelineRunner:
                 item_written.future.cancel()
 
     def _one(
-        self, job: _Job, item: PlannedFrame, loaded: _Loaded, began: float, writers: ThreadPoolExecutor
+        self, job: RenderJob, item: PlannedFrame, loaded: LoadedFrame, began: float, writers: ThreadPoolExecutor
     ) -> _Written:
         """Render a frame and hand it to a writer."""
         identity = is_identity(job.settings, item.frame)
@@ -255,15 +212,15 @@ class PipelineRunner:
             identity=identity,
         )
         path = job.output.path(item.frame)
-        copies = (identity or not rendered.touched) and _may_copy(job, item)
+        copies = (identity or not rendered.touched) and may_copy(job, item)
         status = "held" if item.held else "identity" if identity or not rendered.touched else "rendered"
         notes = list(rendered.warnings)
         if not rendered.touched and not identity and job.settings.faces:
             notes.append(("face.none", "the chosen face is not in this frame; it is a copy of the plate"))
-        future = writers.submit(_write, job, item, loaded.layer, rendered, path, copies, tuple(notes))
+        future = writers.submit(write_frame, job, item, loaded.layer, rendered, path, copies, tuple(notes))
         return _Written(item.frame, path, status, began, future)
 
-    def _depth(self, job: _Job) -> int:
+    def _depth(self, job: RenderJob) -> int:
         """Frames in flight on either side, within the memory limit: each is held decoded, encoded and as float."""
         window = job.analysis.display_window
         per_frame = max(1, window.width * window.height) * 4 * 4 * 6
@@ -315,133 +272,7 @@ class PipelineRunner:
         return self._previewer.show(spec, source, settings)
 
 
-def work_exposure(params: Mapping[str, Curve], analysis: ShotAnalysis) -> float:
-    """The work exposure in stops: the shot's own unless `auto_exposure` is off, plus the `work_exposure` parameter."""
-    automatic, added = params.get("auto_exposure"), params.get("work_exposure")
-    own = analysis.work_exposure if automatic is None or automatic.at(0) else 0.0
-    value = added.at(0) if added is not None else 0.0
-    return own + (value if isinstance(value, float) else 0.0)
-
-
-def is_identity(settings: RenderSettings, frame: int) -> bool:
-    """Whether the values at `frame` leave the plate as it is."""
-    values = settings.values.at(frame)
-    return values.get("mix") == 0 or settings.effect.is_identity(values, settings.values.edits_at(frame))
-
-
-def frame_key(job: _Job, item: PlannedFrame) -> str:
-    """What a finished frame is recognised by: the job, and the contents of every file that went into it."""
-    mask = _digest(job.mask.path(item.frame)) if job.mask else ""
-    extra = json.dumps(
-        [
-            job.record.frames[item.source],
-            item.frame,
-            job.record.key,
-            mask,
-            job.style_digest,
-            job.source.config.hash,
-            job.settings.effect.descriptor.version,
-            __version__,
-            dict(job.plan),
-        ],
-        sort_keys=True,
-    )
-    return job_hash(job.spec, extra)
-
-
-@lru_cache(maxsize=4096)
-def _digest_of(path: str, stamp: tuple[int, int]) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
-
-
-def _digest(path: str) -> str:
-    status = os.stat(path)
-    return _digest_of(path, (status.st_mtime_ns, status.st_size))
-
-
-def _kept(job: _Job, item: PlannedFrame) -> bool:
-    """Whether this very frame is there already: asked for with `skip_existing`, or done before a restart."""
-    resumed = item.frame in job.context.done or job.context.attempt > 1
-    if item.error is not None or not (job.spec.skip_existing or resumed):
-        return False
-    path = job.output.path(item.frame)
-    if not os.path.exists(path):
-        return False
-    if job.matte_output is not None and not is_finished(job.matte_output.path(item.frame), frame_key(job, item)):
-        return False
-    if is_finished(path, frame_key(job, item)):
-        return True
-    faceless = not any(job.analysis.face_at(t, item.source) for t in job.settings.faces)
-    copied = (is_identity(job.settings, item.frame) or faceless) and _may_copy(job, item)
-    return copied and is_finished(path, "", item.path)
-
-
-def _may_copy(job: _Job, item: PlannedFrame) -> bool:
-    """Whether an untouched frame is written as a copy of the file: nothing to add and no other codec asked for."""
-    return (
-        not item.held
-        and not job.spec.matte_channels
-        and can_copy(item.path, job.output.path(item.frame), job.spec.compression)
-    )
-
-
-def _load(job: _Job, item: PlannedFrame) -> _Loaded:
-    plate = read_planned(item)
-    layer = job.source.layer(plate)
-    part = plate.parts[layer.part]
-    mask = job.mask.read(item.frame, part.data_window, part.display_window) if job.mask else None
-    return _Loaded(plate, layer, mask)
-
-
-def _write(
-    job: _Job,
-    item: PlannedFrame,
-    layer: ChosenLayer,
-    rendered: RenderedFrame,
-    path: str,
-    copies: bool,
-    notes: tuple[tuple[str, str], ...],
-) -> tuple[tuple[str, str], ...]:
-    """Put a frame and its mattes on disk; returns warnings as (code, message)."""
-    made = Provenance(
-        effect=job.spec.effect,
-        version=f"{__version__}/{job.settings.effect.descriptor.version}",
-        parameters={"params": job.spec.params, "edits": job.spec.edits, "face": job.spec.face},
-        job=frame_key(job, item),
-        shot=job.record.key,
-        plan=json.dumps(dict(job.plan), sort_keys=True),
-    )
-    may_write = job.context.may_write
-    if job.matte_output is not None:
-        names = job.spec.matte_channels or ["composite"]
-        mattes = {name: rendered.mattes[name] for name in names}
-        write_plate(
-            matte_frame(rendered.plate, layer, mattes),
-            job.matte_output.path(item.frame),
-            may_write=may_write,
-            extra_attributes=made.attributes(),
-        )
-    if copies:
-        result = copy_plate(item.path, path, frame=item.frame, may_write=may_write)
-    else:
-        plate = rendered.plate
-        if job.spec.matte_channels:
-            plate = with_mattes(plate, layer, {n: rendered.mattes[n] for n in job.spec.matte_channels})
-        result = write_plate(
-            plate,
-            path,
-            compression=job.spec.compression,
-            may_write=may_write,
-            extra_attributes=made.attributes(plate),
-        )
-    return notes + tuple((w.code, w.message) for w in result.warnings)
-
-
-def _finish(job: _Job, item: _Written, done: int, total: int, told: set[str]) -> tuple[int, list[RunEvent]]:
+def _finish(job: RenderJob, item: _Written, done: int, total: int, told: set[str]) -> tuple[int, list[RunEvent]]:
     """Wait for a frame to be on disk; warnings about the whole job are told once."""
     events: list[RunEvent] = []
     try:
@@ -458,7 +289,7 @@ def _finish(job: _Job, item: _Written, done: int, total: int, told: set[str]) ->
     return done, events
 
 
-def _failed(job: _Job, frame: int, error: FaceplateError) -> Iterator[RunEvent]:
+def _failed(job: RenderJob, frame: int, error: FaceplateError) -> Iterator[RunEvent]:
     """Report a frame's error; it ends the job unless the job says to go on. A lost lease always does."""
     error = error.at(frame=frame)
     if error.code == "job.lease_lost" or not job.spec.continue_on_error:
@@ -483,6 +314,3 @@ def _pool(name: str) -> ThreadPoolExecutor:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-__all__ = ["PipelineRunner", "Tick", "open_runner"]

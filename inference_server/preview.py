@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from host_bridge.errors import PlateError
 from host_bridge.jobspec import PreviewSpec
-from inference_server.effects.base import Region
 from inference_server.faces.analyse import FaceTools
 from inference_server.plates.color import ViewerTransform
 from inference_server.plates.reader import read_plate
@@ -75,9 +74,9 @@ class Previewer:
             plate, analysis = _reduced(plate, known.layer, analysis, scale)
             notes.append(f"rendered at {scale:.2f} of the plate's size")
         shown = self._picture(spec, source, settings, plate, known.layer, analysis)
-        window = _relative(plate.parts[known.layer.part])
+        window = plate.parts[known.layer.part].seen
         factor = scale if reduced else 1.0
-        crop = Region(*(round(v * factor) for v in (region.x0, region.y0, region.x1, region.y1))).intersect(window)
+        crop = Window(*(round(v * factor) for v in (region.x0, region.y0, region.x1, region.y1))).intersect(window)
         pixels = shown[crop.y0 - window.y0 : crop.y1 - window.y0, crop.x0 - window.x0 : crop.x1 - window.x0]
         if max(pixels.shape[:2]) > spec.max_size:
             fit = spec.max_size / max(pixels.shape[:2])
@@ -123,8 +122,8 @@ class Previewer:
     def _alone(self, source: PlateSource, frame: int) -> ShotAnalysis:
         return analysed(analyse_shot(source, (frame,), self._pool, 0, self._tools()))
 
-    def _region(self, spec: PreviewSpec, known: _Known, settings: RenderSettings, part: Part) -> Region:
-        window = _relative(part)
+    def _region(self, spec: PreviewSpec, known: _Known, settings: RenderSettings, part: Part) -> Window:
+        window = part.seen
         if spec.crop == "face":
             for track in settings.faces:
                 face = known.analysis.face_at(track, spec.frame)
@@ -158,17 +157,12 @@ class Previewer:
         return source.color.bake(source.straight(plate).scene, viewer)
 
 
-def _relative(part: Part) -> Region:
-    data, display = part.data_window, part.display_window
-    return Region(data.x0 - display.x0, data.y0 - display.y0, data.x1 - display.x0, data.y1 - display.y0)
-
-
 def _reduced(
     plate: PlateFrame, layer: ChosenLayer, analysis: ShotAnalysis, scale: float
 ) -> tuple[PlateFrame, ShotAnalysis]:
     """The treated part and the analysis at a smaller size; other parts and channels are left out."""
     part = plate.parts[layer.part]
-    window = _relative(part)
+    window = part.seen
     x0, y0 = round(window.x0 * scale), round(window.y0 * scale)
     width, height = max(1, round(window.width * scale)), max(1, round(window.height * scale))
     names = [n for n in (layer.red, layer.green, layer.blue, layer.alpha) if n]

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from host_bridge.curves import Value
+from host_bridge.curves import Curve, Value
 from host_bridge.effects import EffectValues
 from host_bridge.errors import EffectError, FaceError, FaceplateError, PlateError, unknown_name
 from host_bridge.jobspec import MATTE_NAMES
-from inference_server.effects.base import Effect, EffectOutput, FaceInput, Region
+from inference_server.effects.base import Effect, EffectOutput, FaceInput
 from inference_server.faces.mattes import region_mattes
 from inference_server.faces.types import FaceFrame
 from inference_server.plates.color import PlateColor, from_picture, to_picture
@@ -95,7 +95,7 @@ def render_frame(
     with the frame filled in.
     """
     part = plate.parts[layer.part]
-    window = _relative(part.data_window, part.display_window)
+    window = part.seen
     _check_size(plate, part.display_window, analysis.display_window)
     names = (layer.red, layer.green, layer.blue)
     stored = np.stack([part.channels[n] for n in names], axis=-1)
@@ -174,9 +174,23 @@ def choose_faces(analysis: ShotAnalysis, choice: str) -> tuple[int, ...]:
     return (min(away, key=lambda i: (away[i], i)),)
 
 
+def work_exposure(params: Mapping[str, Curve], analysis: ShotAnalysis) -> float:
+    """The work exposure in stops: the shot's own unless `auto_exposure` is off, plus the `work_exposure` parameter."""
+    automatic, added = params.get("auto_exposure"), params.get("work_exposure")
+    own = analysis.work_exposure if automatic is None or automatic.at(0) else 0.0
+    value = added.at(0) if added is not None else 0.0
+    return own + (value if isinstance(value, float) else 0.0)
+
+
+def is_identity(settings: RenderSettings, frame: int) -> bool:
+    """Whether the values at `frame` leave the plate as it is."""
+    values = settings.values.at(frame)
+    return values.get("mix") == 0 or settings.effect.is_identity(values, settings.values.edits_at(frame))
+
+
 def _render_face(
     canvas: _Canvas,
-    window: Region,
+    window: Window,
     face: FaceFrame,
     settings: RenderSettings,
     frame: int,
@@ -256,7 +270,7 @@ def make_input(
     straight: Straight,
     mattes: Mapping[str, NDArray[np.float32]],
     face: FaceFrame,
-    region: Region,
+    region: Window,
     frame: int,
     settings: RenderSettings,
 ) -> FaceInput:
@@ -305,7 +319,7 @@ def edited_scene(
     return edited, from_picture(output.reference.clamp(0, 1), exposure) + residual
 
 
-def _edge_ramp(region: Region, window: Region) -> NDArray[np.float32]:
+def _edge_ramp(region: Window, window: Window) -> NDArray[np.float32]:
     """[h, w]: 0 on the crop's edge to 1 a few pixels inside, except where the crop ends with the data window."""
     width = max(2, min(region.width, region.height) // 50)
     x = np.arange(region.width, dtype=np.float32)
@@ -336,10 +350,6 @@ def _with_mask(
     if mode == "union":
         return np.maximum(own, given)
     return own * given
-
-
-def _relative(data: Window, display: Window) -> Region:
-    return Region(data.x0 - display.x0, data.y0 - display.y0, data.x1 - display.x0, data.y1 - display.y0)
 
 
 def _check_size(plate: PlateFrame, found: Window, expected: Window) -> None:

@@ -78,8 +78,8 @@ class PlateSource:
 
     def origin(self, plate: PlateFrame) -> tuple[int, int]:
         """Where the data window begins, seen from the display window's corner."""
-        part = plate.parts[self.layer(plate).part]
-        return part.data_window.x0 - part.display_window.x0, part.data_window.y0 - part.display_window.y0
+        seen = plate.parts[self.layer(plate).part].seen
+        return seen.x0, seen.y0
 
     def luminance(self, plate: PlateFrame) -> NDArray[np.float32]:
         """[H, W] scene-linear luminance of the data window."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from host_bridge.client import JobResult
@@ -14,20 +16,20 @@ from host_bridge.messages import FrameDoneEvent, FrameFailedEvent, JobEvent, Job
 MODES = ("auto", "bar", "farm", "json")
 
 
-class Reporter:
+class Reporter(abc.ABC):
     """Base of the three. `shot` is the analysed shot's id once it is known."""
 
     def __init__(self, out: TextIO) -> None:
         self.shot = ""
         self._out = out
 
+    @abc.abstractmethod
     def show(self, event: JobEvent) -> None:
         """Called for every event, in order."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def close(self, result: JobResult, error: FaceplateError | None) -> None:
         """Called once, after the last event."""
-        raise NotImplementedError
 
     def _line(self, text: str) -> None:
         print(text, file=self._out, flush=True)
@@ -122,7 +124,8 @@ def open_reporter(mode: str, out: TextIO | None = None) -> Reporter:
     out = out or (sys.stdout if mode == "json" else sys.stderr)
     if mode == "auto":
         mode = "bar" if out.isatty() else "farm"
-    return {"bar": BarReporter, "farm": FarmReporter, "json": JsonReporter}[mode](out)
+    kinds: dict[str, Callable[[TextIO], Reporter]] = {"bar": BarReporter, "farm": FarmReporter, "json": JsonReporter}
+    return kinds[mode](out)
 
 
 def describe(event: JobWarning | FrameFailedEvent) -> str:
@@ -136,6 +139,8 @@ def describe(event: JobWarning | FrameFailedEvent) -> str:
 
 
 def _summary(result: JobResult) -> str:
+    if result.state == "finished" and not (result.done or result.failed):  # an analysis writes no frames
+        return f"finished in {result.seconds:.1f} s"
     rate = f", {result.done / result.seconds:.2f} frames/s" if result.seconds and result.done else ""
     failed = f", {result.failed} failed" if result.failed else ""
     return f"{result.state}: {result.done} frames{failed} in {result.seconds:.1f} s{rate}"

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from host_bridge.effects import check_values
-from inference_server.effects.base import Effect, FaceInput, Region
+from inference_server.effects.base import Effect, FaceInput
 from inference_server.effects.registry import load_effect
 from inference_server.faces.analyse import Frame, analyse_frames
 from inference_server.faces.mattes import region_mattes
@@ -88,7 +88,7 @@ def _build_set() -> _Set:
     soft = cv2.GaussianBlur(picture, (0, 0), 40)
     picture = np.asarray(picture * (1 - away) + 0.6 * soft * away, np.float32)
     face = _find_face(picture)
-    mattes = region_mattes(face, Region(0, 0, width, height), ["face", "hair", "neck"])
+    mattes = region_mattes(face, Window(0, 0, width, height), ["face", "hair", "neck"])
     blink = _motion(picture, face, "eye_openness", -1.0)
     talk = _motion(picture, face, "mouth_open", 0.4)
     head = np.maximum.reduce([mattes[n] for n in mattes])
@@ -114,7 +114,7 @@ def _motion(picture: Picture, face: FaceFrame, name: str, strength: float) -> Pi
     effect: Effect = load_effect("retouch")
     values = check_values(effect.descriptor, {}, [(name, strength)])
     height, width = picture.shape[:2]
-    region = effect.region(face, values.at(0)).intersect(Region(0, 0, width, height))
+    region = effect.region(face, values.at(0)).intersect(Window(0, 0, width, height))
     cut = picture[region.y0 : region.y1, region.x0 : region.x1]
     scene = torch.from_numpy(np.ascontiguousarray(cut.transpose(2, 0, 1)))
     mattes = {n: torch.from_numpy(m) for n, m in region_mattes(face, region, ["face", "eyes", "lips", "mouth"]).items()}

@@ -27,31 +27,7 @@ from torch import Tensor
 from host_bridge.curves import Value
 from host_bridge.effects import EffectDescriptor
 from inference_server.faces.types import FaceFrame
-
-
-@dataclass(frozen=True)
-class Region:
-    """A pixel rectangle of the plate: x0 <= x < x1, y0 <= y < y1, in display-window coordinates."""
-
-    x0: int
-    y0: int
-    x1: int
-    y1: int
-
-    @property
-    def width(self) -> int:
-        return self.x1 - self.x0
-
-    @property
-    def height(self) -> int:
-        return self.y1 - self.y0
-
-    @property
-    def empty(self) -> bool:
-        return self.width <= 0 or self.height <= 0
-
-    def intersect(self, other: Region) -> Region:
-        return Region(max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1))
+from inference_server.plates.types import Window
 
 
 @dataclass(frozen=True)
@@ -62,7 +38,8 @@ class FaceInput:
     picture    [3, h, w] float32 display-encoded sRGB, 0..1
     mattes     name -> [h, w] float32 0..1: face, skin, brows, eyes, nose, lips, mouth, ears, hair, neck, hat as far
                as the source allows (a missing region is absent, not zero)
-    region     where the crop lies in the plate; landmark (x, y) is crop pixel (x - region.x0, y - region.y0)
+    region     where the crop lies, seen from the display window's corner; landmark (x, y) is crop pixel
+               (x - region.x0, y - region.y0)
     values     every parameter of the descriptor at this frame
     edits      ordered (direction, strength)
     style      [3, H, W] display-encoded sRGB exemplar, or None
@@ -74,7 +51,7 @@ class FaceInput:
     picture: Tensor
     face: FaceFrame
     mattes: Mapping[str, Tensor]
-    region: Region
+    region: Window
     values: Mapping[str, Value]
     edits: tuple[tuple[str, float], ...] = ()
     style: Tensor | None = None
@@ -105,7 +82,7 @@ class Effect(Protocol):
 
     descriptor: EffectDescriptor
 
-    def region(self, face: FaceFrame, values: Mapping[str, Value]) -> Region:
+    def region(self, face: FaceFrame, values: Mapping[str, Value]) -> Window:
         """The part of the plate this effect needs for the face, before clipping to the data window."""
         ...
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from host_bridge.errors import EffectError
-from inference_server.effects.base import FaceInput, Region
+from inference_server.effects.base import FaceInput
 from inference_server.effects.displacement import smoothstep
 from inference_server.faces.types import LANDMARKS
+from inference_server.plates.types import Window
 
 
 def check_input(face: FaceInput) -> tuple[int, int]:
@@ -27,7 +28,7 @@ def check_input(face: FaceInput) -> tuple[int, int]:
     return h, w
 
 
-def edge_fade(given: Region, wanted: Region, margin: float, aspect: float, device: torch.device) -> Tensor:
+def edge_fade(given: Window, wanted: Window, margin: float, aspect: float, device: torch.device) -> Tensor:
     """[h, w] 1 inside, 0 along those sides of the crop where it ends within the plate; `margin` in square pixels.
 
     A side on which the plate gave less than was wanted is the plate's own edge, and the effect goes up to it.

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from host_bridge.curves import Value
-from inference_server.effects.base import Region
 from inference_server.effects.common import EYE_FRAME
 from inference_server.faces.types import LANDMARKS, FaceFrame
+from inference_server.plates.types import Window
 
 Points = NDArray[np.float64]
 
@@ -111,14 +111,14 @@ def pose_of(face: FaceFrame) -> Pose:
     return Pose(scale, rotation, translation, (points - translation) @ rotation / scale)
 
 
-def crop_region(face: FaceFrame, values: Mapping[str, Value]) -> Region:
+def crop_region(face: FaceFrame, values: Mapping[str, Value]) -> Window:
     """The crop that the `padding_*` parameters ask for, in plate pixels."""
     pose = pose_of(face)
     unit = pose.scale / EYE_FRAME
     pad = {side: _number(values, f"padding_{side}") * unit for side in ("left", "right", "top", "bottom")}
     x, y = float(pose.translation[0]), float(pose.translation[1])
     aspect = face.pixel_aspect
-    return Region(
+    return Window(
         math.floor((x - pad["left"]) / aspect),
         math.floor(y - pad["top"]),
         math.ceil((x + pad["right"]) / aspect),

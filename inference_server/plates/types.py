@@ -29,6 +29,14 @@ class Window:
     def height(self) -> int:
         return self.y1 - self.y0
 
+    @property
+    def empty(self) -> bool:
+        return self.width <= 0 or self.height <= 0
+
+    def intersect(self, other: Window) -> Window:
+        """What both have; may be empty."""
+        return Window(max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1))
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -55,6 +63,12 @@ class Part:
     display_window: Window
     pixel_aspect: float
     header: Mapping[str, Attribute] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> Window:
+        """The data window seen from the display window's upper-left corner, as landmarks and crops are."""
+        data, x0, y0 = self.data_window, self.display_window.x0, self.display_window.y0
+        return Window(data.x0 - x0, data.y0 - y0, data.x1 - x0, data.y1 - y0)
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,27 @@ import pytest
 from host_bridge.jobspec import JobSpec
 from inference_server.config import ServerConfig
 from inference_server.pipeline import PipelineRunner
-from inference_server.runs import JobContext, RunEvent
+from inference_server.runs import JobContext, Planned, RunEvent
+from inference_server.shots.store import ShotStore
+from inference_server.shots.types import ShotAnalysis
 
 
 class Bench:
     """Runs jobs in this process and keeps what they said."""
 
-    def __init__(self, runner: PipelineRunner) -> None:
+    def __init__(self, runner: PipelineRunner, store: ShotStore) -> None:
         self.runner = runner
+        self._store = store
+        self._shot = ""
 
     def run(self, spec: JobSpec, **context: object) -> list[RunEvent]:
-        return list(self.runner.run(spec, JobContext("test", **context)))  # type: ignore[arg-type]
+        events = list(self.runner.run(spec, JobContext("test", **context)))  # type: ignore[arg-type]
+        self._shot = next(e.shot for e in events if isinstance(e, Planned))
+        return events
+
+    def analysis(self) -> ShotAnalysis:
+        """The stored analysis that the last run used."""
+        return self._store.load(self._store.get(self._shot))
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> ServerConfig:
 @pytest.fixture(scope="session")
 def bench(settings: ServerConfig) -> Iterator[Bench]:
     runner = PipelineRunner("cpu", settings)
-    yield Bench(runner)
+    yield Bench(runner, ShotStore(settings.shots_path))
     runner.close()
 
 

@@ -13,7 +13,6 @@ from inference_server.plates.color import ColorConfig
 from inference_server.plates.reader import read_plate
 from inference_server.plates.types import PlateFrame, Window
 from inference_server.runs import FrameDone, Warned
-from inference_server.shots.types import ShotAnalysis
 from tests.plate_files import PartSpec, write_exr
 from tests.portrait import SIZE, channels, framed, moved, still, write_shot
 from tests.promises.conftest import Bench
@@ -22,10 +21,6 @@ from tests.promises.jobs import job
 
 def _rgb(plate: PlateFrame) -> np.ndarray:
     return np.stack([plate.parts[0].channels[c].astype(np.float32) for c in "RGB"], axis=-1)
-
-
-def _analysis(bench: Bench) -> ShotAnalysis:
-    return list(bench.runner._analyses.values())[-1]
 
 
 def _write(folder: Path, picture: np.ndarray, **changes: Any) -> str:
@@ -37,7 +32,7 @@ def _write(folder: Path, picture: np.ndarray, **changes: Any) -> str:
 def _chin(bench: Bench, pattern: str, out: str) -> tuple[int, int]:
     """A pixel on the chin, below the lips, which an opening mouth moves."""
     bench.run(job(pattern, out, {"effect": "retouch", "edits": []}))
-    x, y = _analysis(bench).tracks[0].landmarks[0, 200, :2]
+    x, y = bench.analysis().tracks[0].landmarks[0, 200, :2]
     return int(x), int(y)
 
 
@@ -147,11 +142,11 @@ def test_anamorphic_pixels(bench: Bench, tmp_path: Path, out: str) -> None:
     picture = still()
     squeezed = cv2.resize(picture, (SIZE // 2, SIZE), interpolation=cv2.INTER_AREA)
     bench.run(job(_write(tmp_path / "wide", picture), out, "retouch"))
-    square = _analysis(bench).tracks[0].landmarks[0]
+    square = bench.analysis().tracks[0].landmarks[0]
     pattern = _write(tmp_path / "squeezed", np.asarray(squeezed), aspect=2.0)
     events = bench.run(job(pattern, str(tmp_path / "s" / "s.%04d.exr"), "retouch"))
     assert [e.status for e in events if isinstance(e, FrameDone)] == ["rendered"]
-    narrow = _analysis(bench).tracks[0].landmarks[0]
+    narrow = bench.analysis().tracks[0].landmarks[0]
     difference = narrow[:, :2] * np.array([2.0, 1.0]) - square[:, :2]
     assert np.abs(difference).mean() < 2.0
     assert read_plate(str(tmp_path / "s" / "s.1001.exr")).parts[0].pixel_aspect == 2.0

@@ -85,7 +85,7 @@ def test_a_dropout_is_interpolated_and_marked(bench: Bench, tmp_path: Path) -> N
     hidden[10 : SIZE * 2 // 3, SIZE // 4 : SIZE * 3 // 4] = 0.18
     write_exr(pattern % 1003, PartSpec(channels(hidden)))
     bench.run(job(pattern, str(tmp_path / "a" / "a.%04d.exr")))
-    analysis = list(bench.runner._analyses.values())[-1]
+    analysis = bench.analysis()
     states = [FaceState(int(s)) for s in analysis.tracks[0].states]
     assert states == [
         FaceState.DETECTED,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from host_bridge.curves import Value
-from inference_server.effects.base import EffectOutput, FaceInput, Region
+from inference_server.effects.base import EffectOutput, FaceInput
 from inference_server.effects.crops import bounds, check_input, edge_fade
 from inference_server.effects.displacement import Lattice, carry, follow, smoothstep, support
 from inference_server.effects.look import filters, texture
@@ -28,6 +28,7 @@ from inference_server.effects.look.styles import STYLES, Style
 from inference_server.effects.matte import region_matte, shape_matte
 from inference_server.effects.mesh import Points, Pose, crop_region, pose_of
 from inference_server.faces.types import FaceFrame
+from inference_server.plates.types import Window
 from inference_server.plates.warp import warp_picture
 
 WORK_EYE = 60.0
@@ -62,7 +63,7 @@ class Look:
         self._paper = texture.paper_tile(self._device)
         self._palettes = {name: palette_of_stops(s.palette, self._device) for name, s in STYLES.items()}
 
-    def region(self, face: FaceFrame, values: Mapping[str, Value]) -> Region:
+    def region(self, face: FaceFrame, values: Mapping[str, Value]) -> Window:
         return crop_region(face, values)
 
     def is_identity(self, values: Mapping[str, Value], edits: tuple[tuple[str, float], ...]) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from host_bridge.curves import Value
-from inference_server.effects.base import EffectOutput, FaceInput, Region
+from inference_server.effects.base import EffectOutput, FaceInput
 from inference_server.effects.crops import check_input, edge_fade
 from inference_server.effects.displacement import (
     Lattice,
@@ -36,6 +36,7 @@ from inference_server.effects.retouch.moves import DIRECTIONS, EYE_SIZE, SLIMNES
 from inference_server.effects.retouch.tone import TONE_EDITS, tone_gain
 from inference_server.faces.types import FaceFrame
 from inference_server.plates.color import srgb_decode
+from inference_server.plates.types import Window
 
 _LATTICE = 32.0  # cells per eye distance of smooth moves
 _FINE_LATTICE = 96.0  # of lids and lips, whose rims are sharp
@@ -66,7 +67,7 @@ class Retouch:
     def __init__(self, device: str = "cpu") -> None:
         self._device = torch.device(device)
 
-    def region(self, face: FaceFrame, values: Mapping[str, Value]) -> Region:
+    def region(self, face: FaceFrame, values: Mapping[str, Value]) -> Window:
         return crop_region(face, values)
 
     def is_identity(self, values: Mapping[str, Value], edits: tuple[tuple[str, float], ...]) -> bool:

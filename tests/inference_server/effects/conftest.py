@@ -15,12 +15,13 @@ from skimage.data import astronaut
 from torch import Tensor
 
 from host_bridge.effects import check_values
-from inference_server.effects.base import Effect, FaceInput, Region
+from inference_server.effects.base import Effect, FaceInput
 from inference_server.effects.registry import load_effect
 from inference_server.faces.analyse import FaceTools, faces_of_picture
 from inference_server.faces.mattes import region_mattes
 from inference_server.faces.types import FaceFrame, SegmentationMap
 from inference_server.plates.color import srgb_decode
+from inference_server.plates.types import Window
 
 NAMES = ("face", "skin", "brows", "eyes", "nose", "lips", "mouth", "ears", "hair", "neck")
 
@@ -101,14 +102,14 @@ def cut() -> Cut:
         portrait: Portrait,
         edits: Mapping[str, float] | list[tuple[str, float]] | None = None,
         style: Tensor | None = None,
-        region: Region | None = None,
+        region: Window | None = None,
         **params: Any,
     ) -> FaceInput:
         listed = list(edits.items()) if isinstance(edits, Mapping) else list(edits or [])
         checked = check_values(effect.descriptor, params, [(name, strength) for name, strength in listed])
         values = checked.at(1)
         h, w = portrait.picture.shape[:2]
-        region = region or effect.region(portrait.face, values).intersect(Region(0, 0, w, h))
+        region = region or effect.region(portrait.face, values).intersect(Window(0, 0, w, h))
         crop = portrait.picture[region.y0 : region.y1, region.x0 : region.x1]
         picture = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
         mattes = region_mattes(portrait.face, region, NAMES)

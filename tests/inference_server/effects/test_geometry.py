@@ -10,12 +10,12 @@ import torch
 
 from host_bridge.effects import check_values
 from host_bridge.errors import EffectError
-from inference_server.effects.base import Region
 from inference_server.effects.crops import edge_fade
 from inference_server.effects.displacement import Lattice, compose, follow, sample_at, support, velocity
 from inference_server.effects.matte import parse_regions, region_matte, shape_matte
 from inference_server.effects.mesh import both, crop_region, mean_face, pose_of
 from inference_server.effects.registry import descriptor
+from inference_server.plates.types import Window
 from tests.inference_server.effects.conftest import Portrait, jacobian
 
 CPU = torch.device("cpu")
@@ -130,7 +130,7 @@ def test_grow_and_feather_follow_the_face_size() -> None:
 
 
 def test_a_matte_fades_on_the_crop_s_own_sides_but_not_at_the_plate_s_edge() -> None:
-    fade = edge_fade(Region(0, 0, 40, 40), Region(-10, 0, 40, 40), 8.0, 1.0, CPU)
+    fade = edge_fade(Window(0, 0, 40, 40), Window(-10, 0, 40, 40), 8.0, 1.0, CPU)
     assert (fade[:, -1] == 0).all()
     assert (fade[0] == 0).all()
     assert float(fade[20, 0]) == 1
