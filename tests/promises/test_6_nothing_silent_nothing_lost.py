@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from host_bridge.errors import FaceplateError
+from inference_server.plates.output import prepare_folder
 from inference_server.plates.reader import read_plate
+from inference_server.plates.sequence import parse_pattern
 from inference_server.runs import FrameDone, FrameFailed, FrameStarted, JobContext, Planned
 from tests.plate_files import PartSpec, write_deep, write_exr
 from tests.portrait import write_shot
 from tests.promises.conftest import Bench
 from tests.promises.jobs import job
+from tests.unprivileged import folder_for_anyone, outcome_without_privileges
 
 
 def _truncate(path: str) -> None:
@@ -107,6 +110,20 @@ def test_an_output_that_cannot_be_written_is_a_clear_error(bench: Bench, tmp_pat
     assert caught.value.code in ("plate.write_failed", "plate.permission")
     assert caught.value.remedy
     assert str(tmp_path / "file") in (caught.value.path or "")
+
+
+def test_a_read_only_folder_is_told_before_anything_is_rendered() -> None:
+    with folder_for_anyone() as folder:
+        (folder / "out").mkdir(mode=0o555)
+
+        def attempt() -> str:
+            try:
+                prepare_folder(parse_pattern(str(folder / "out" / "o.%04d.exr")))
+            except FaceplateError as error:
+                return f"{error.code} {error.remedy}"
+            return "written"
+
+        assert outcome_without_privileges(attempt).startswith("plate.permission Give the server's user the right")
 
 
 def test_closing_a_run_leaves_no_partial_file(bench: Bench, tmp_path: Path) -> None:

@@ -202,12 +202,6 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_rendered(
     assert names(tmp_path) == ["file"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into a read-only folder")
-def test_a_read_only_folder(desk: Desk, shot: str, out: Path) -> None:
-    out.mkdir(mode=0o555)
-    _refused(desk, shot, out, 3, "plate.permission", "--frames", "1001", written=[])
-
-
 def test_no_server_and_none_may_be_started(tmp_path: Path, shot: str) -> None:
     desk = Desk(tmp_path)
     for words in (render_words(shot, str(tmp_path / "o.%04d.exr"), *LOOK, "--no-start"), ("status",)):

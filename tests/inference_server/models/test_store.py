@@ -20,6 +20,7 @@ from inference_server.models.importer import import_file
 from inference_server.models.loading import load_network, load_tensors
 from inference_server.models.store import Folder, ModelStore, folders_from, user_folder
 from tests.inference_server.models.conftest import TINY_STYLEGAN2, leftovers, part, state_of
+from tests.unprivileged import folder_for_anyone, outcome_without_privileges
 
 Cards = Callable[..., Card]
 VECTOR = "[tensors.d]\nshapes = [[3]]\n"
@@ -89,12 +90,17 @@ def test_folders_of_the_environment(tmp_path: Path) -> None:
         assert user_folder({"HOME": "/h"}) == Path("/h/.local/share/faceplate/models")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_a_studio_folder(tmp_path: Path) -> None:
-    studio = tmp_path / "studio"
-    studio.mkdir(mode=0o555)
-    listed = os.pathsep.join([str(studio), str(tmp_path / "own")])
-    assert folders_from({"FACEPLATE_MODELS": listed}) == (Folder(studio), Folder(tmp_path / "own", True))
+def test_a_folder_without_permission_is_a_studio_folder() -> None:
+    with folder_for_anyone() as folder:
+        studio = folder / "studio"
+        studio.mkdir(mode=0o555)
+        listed = os.pathsep.join([str(studio), str(folder / "own")])
+
+        def attempt() -> str:
+            found = folders_from({"FACEPLATE_MODELS": listed})
+            return "as expected" if found == (Folder(studio), Folder(folder / "own", True)) else str(found)
+
+        assert outcome_without_privileges(attempt) == "as expected"
 
 
 def test_replacing_is_asked_for_and_leaves_one_file(tmp_path: Path, store: ModelStore, card: Cards) -> None:
@@ -135,6 +141,7 @@ from pathlib import Path
 from inference_server.models import store as module
 from inference_server.models.cards import read_cards
 from inference_server.models.importer import import_file
+from tests.unprivileged import folder_for_anyone, outcome_without_privileges
 publish = module._publish
 def killed(draft, target):
     if target.suffix == ".toml":
