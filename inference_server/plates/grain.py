@@ -7,6 +7,9 @@ encoding, so that the grain of a highlight does not stay behind as a ghost on th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import reduce
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -70,13 +73,18 @@ def _noise_level(detail: Tensor) -> Tensor:
 
 def _box(x: Tensor) -> Tensor:
     """Mean over a (2r + 1) square, borders replicated; [C, h, w]."""
-    size = 2 * _RADIUS + 1
-    padded = functional.pad(x[None], (_RADIUS,) * 4, mode="replicate")
-    return functional.avg_pool2d(functional.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)[0]
+    padded = functional.pad(x[None], (_RADIUS,) * 4, mode="replicate")[0]
+    return _slide(padded, torch.add) / float((2 * _RADIUS + 1) ** 2)
 
 
 def _highest(x: Tensor) -> Tensor:
     """Maximum over a (2r + 1) square; [C, h, w]."""
+    return _slide(functional.pad(x[None], (_RADIUS,) * 4, mode="replicate")[0], torch.maximum)
+
+
+def _slide(padded: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """`combine` over a sliding (2r + 1) square, along rows, then columns; on CPUs far faster than pooling."""
     size = 2 * _RADIUS + 1
-    across = functional.max_pool2d(x[None], (1, size), stride=1, padding=(0, _RADIUS))
-    return functional.max_pool2d(across, (size, 1), stride=1, padding=(_RADIUS, 0))[0]
+    height, width = padded.shape[1] - size + 1, padded.shape[2] - size + 1
+    across = reduce(combine, [padded[:, :, i : i + width] for i in range(size)])
+    return reduce(combine, [across[:, i : i + height] for i in range(size)])
