@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -42,6 +42,7 @@ class _Known:
     analysis: ShotAnalysis
     analysed: bool
     shot: str
+    smaller: dict[float, tuple[PlateFrame, ShotAnalysis]] = field(default_factory=dict)
 
 
 class Previewer:
@@ -71,13 +72,16 @@ class Previewer:
         plate, analysis = known.plate, known.analysis
         reduced = scale <= 0.75
         if reduced:
-            plate, analysis = _reduced(plate, known.layer, analysis, scale)
+            if scale not in known.smaller:
+                known.smaller.clear()
+                known.smaller[scale] = _reduced(plate, known.layer, analysis, scale)
+            plate, analysis = known.smaller[scale]
             notes.append(f"rendered at {scale:.2f} of the plate's size")
-        shown = self._picture(spec, source, settings, plate, known.layer, analysis)
         window = plate.parts[known.layer.part].seen
         factor = scale if reduced else 1.0
         crop = Window(*(round(v * factor) for v in (region.x0, region.y0, region.x1, region.y1))).intersect(window)
-        pixels = shown[crop.y0 - window.y0 : crop.y1 - window.y0, crop.x0 - window.x0 : crop.x1 - window.x0]
+        rows, columns = slice(crop.y0 - window.y0, crop.y1 - window.y0), slice(crop.x0 - window.x0, crop.x1 - window.x0)
+        pixels = self._picture(spec, source, settings, plate, known.layer, analysis, rows, columns)
         if max(pixels.shape[:2]) > spec.max_size:
             fit = spec.max_size / max(pixels.shape[:2])
             size = (max(1, round(pixels.shape[1] * fit)), max(1, round(pixels.shape[0] * fit)))
@@ -141,8 +145,10 @@ class Previewer:
         plate: PlateFrame,
         layer: ChosenLayer,
         analysis: ShotAnalysis,
+        rows: slice,
+        columns: slice,
     ) -> NDArray[np.uint8]:
-        """[H, W, 3] of the data window as the viewer shows it."""
+        """[h, w, 3] of those rows and columns of the data window, as the viewer shows them."""
         if spec.show != "plate":
             part = plate.parts[layer.part]
             mask = None
@@ -150,11 +156,11 @@ class Previewer:
                 mask = MaskSource.open(spec.job.mask).read(spec.frame, part.data_window, part.display_window)
             rendered = render_frame(plate, layer, analysis, settings, mask=mask)
             if spec.show == "matte":
-                matte = np.rint(rendered.mattes["composite"].astype(np.float32) * 255).astype(np.uint8)
+                matte = np.rint(rendered.mattes["composite"][rows, columns].astype(np.float32) * 255).astype(np.uint8)
                 return np.repeat(matte[..., None], 3, axis=2)
             plate = rendered.plate
         viewer = ViewerTransform(spec.display, spec.view, spec.exposure, spec.gamma)
-        return source.color.bake(source.straight(plate).scene, viewer)
+        return source.color.bake(source.straight(plate, rows, columns).scene, viewer)
 
 
 def _reduced(
