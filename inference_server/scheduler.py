@@ -138,7 +138,7 @@ class Scheduler:
             if isinstance(outcome, FaceplateError):
                 self._accepted(job_id, outcome)
                 return
-            ahead = self.queued
+            ahead = sum(not job.running and job.priority >= record.priority for job in self._jobs.values())
             self._add(record)
             self._accepted(job_id, m.JobAccepted(job_id, "queued", ahead=ahead))
             self.assign()
