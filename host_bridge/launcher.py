@@ -48,6 +48,9 @@ SERVER_PACKAGES = (
     "safetensors",
 )
 START_S = 30.0
+# Idle OpenMP threads sleep: reader and writer threads share the cores with them, and spinning cost a factor of three.
+# OpenMP reads them when torch is imported.
+PATIENT_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 _CHECK = """
 import importlib.util, json, sys
 missing = [n for n in json.loads(sys.argv[1]) if importlib.util.find_spec(n) is None]

@@ -24,8 +24,8 @@ from inference_server.plates.color import ViewerTransform
 from inference_server.plates.reader import read_plate
 from inference_server.plates.types import ChosenLayer, Part, PlateFrame, Window
 from inference_server.rendering import RenderSettings, render_frame
-from inference_server.runs import PreviewPicture
-from inference_server.shots.analysing import analyse_shot, analysed
+from inference_server.runs import PreviewPicture, result_of
+from inference_server.shots.analysing import analyse_shot
 from inference_server.shots.store import ShotStore
 from inference_server.shots.types import ShotAnalysis
 from inference_server.source import MaskSource, PlateSource
@@ -124,7 +124,7 @@ class Previewer:
         return known
 
     def _alone(self, source: PlateSource, frame: int) -> ShotAnalysis:
-        return analysed(analyse_shot(source, (frame,), self._pool, 0, self._tools()))
+        return result_of(analyse_shot(source, (frame,), self._pool, 0, self._tools()))
 
     def _region(self, spec: PreviewSpec, known: _Known, settings: RenderSettings, part: Part) -> Window:
         window = part.seen

@@ -297,12 +297,12 @@ def edited_scene(
     Of a picture, the grain is matched, not added: its fine noise is brought to the plate's by `grain_amount`, so that a
     picture that still has its grain does not get it twice. `sharpness` acts before that.
     """
-    base, grain = split_grain(face.scene)
     if output.picture is None:
         if output.warp is None and output.gain is None:
             raise EffectError(
                 "effect.failed", "the effect returned neither picture, warp nor gain", remedy="Report this."
             )
+        base, grain = split_grain(face.scene)
         moved = base if output.warp is None else warp_picture(base, output.warp)
         if output.gain is not None:
             moved = moved * output.gain
@@ -313,7 +313,7 @@ def edited_scene(
     if sharpness:
         edited = sharpen(edited, sharpness)
     if grain_amount > 0:
-        edited = add_grain(edited, grain - split_grain(edited)[1], grain_amount)
+        edited = add_grain(edited, split_grain(face.scene)[1] - split_grain(edited)[1], grain_amount)
     if output.reference is None:
         return edited, None
     return edited, from_picture(output.reference.clamp(0, 1), exposure) + residual

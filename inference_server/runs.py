@@ -7,9 +7,9 @@ what is half written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,19 @@ class Warned:
     code: str
     message: str
     frame: int | None = None
+
+
+T = TypeVar("T")
+
+
+def result_of(steps: Generator[Any, None, T]) -> T:
+    """Run a generator to its end, what it yields unseen, and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 RunEvent = Tick | Planned | Progress | FrameStarted | FrameDone | FrameFailed | Warned

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from host_bridge.envelope import new_id
 from host_bridge.errors import FaceplateError, ServerError, from_wire
+from host_bridge.launcher import PATIENT_THREADS
 from host_bridge.messages import DeviceStatus
 from inference_server import worklink as w
 from inference_server.access import Admission, KeyPair
@@ -28,10 +29,6 @@ from inference_server.config import ServerConfig
 _log = logging.getLogger("faceplate.supervisor")
 _STARTS = 3
 _LOG_LIMIT = 4 << 20
-
-
-# Idle OpenMP threads sleep: reader and writer threads share the cores with them, and spinning cost a factor of three.
-PATIENT_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 
 
 @dataclass

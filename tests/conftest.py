@@ -4,5 +4,7 @@ from __future__ import annotations
 
 import os
 
-for _name, _value in {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}.items():
+from host_bridge.launcher import PATIENT_THREADS
+
+for _name, _value in PATIENT_THREADS.items():
     os.environ.setdefault(_name, _value)

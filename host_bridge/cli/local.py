@@ -18,8 +18,6 @@ _COMMANDS = (
     ("demo", "inference_server.demo.cli", "the main job on a portrait plate, with a contact sheet"),
     ("bench", "inference_server.bench.cli", "speed and memory, as ratios measured in one run"),
 )
-# As in the workers (inference_server/supervisor.py); read by OpenMP when torch is imported.
-_PATIENT_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 
 
 def add_parsers(commands: Any) -> None:
@@ -32,7 +30,7 @@ def add_parsers(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     if args.name != "doctor":
         launcher.check_server_python()
-    for name, value in _PATIENT_THREADS.items():
+    for name, value in launcher.PATIENT_THREADS.items():
         os.environ.setdefault(name, value)
     try:
         module = importlib.import_module(args.module)

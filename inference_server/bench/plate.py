@@ -40,7 +40,7 @@ from inference_server.plates.sequence import find_sequence
 from inference_server.plates.types import Part, PlateFrame, Window
 from inference_server.plates.writer import write_plate
 from inference_server.rendering import render_frame
-from inference_server.runs import JobContext
+from inference_server.runs import JobContext, result_of
 
 T = TypeVar("T")
 _STAGE_FRAMES = 4
@@ -206,13 +206,7 @@ def _stages(runner: PipelineRunner, spec: JobSpec, analyse: float) -> StageTimes
     source = runner.open_source(spec)
     files = source.sequence.files
     with ThreadPoolExecutor(1) as pool:
-        steps = runner.locate(source, tuple(files), pool)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                _, analysis = end.value
-                break
+        _, analysis = result_of(runner.locate(source, tuple(files), pool))
     settings = runner.render_settings(spec, source, analysis)
     timed = _TimedEffect(settings.effect)
     settings = replace(settings, effect=timed)

@@ -31,7 +31,7 @@ from inference_server.plates.color import srgb_decode, srgb_encode
 from inference_server.plates.types import Part, PlateFrame, Window
 from inference_server.plates.writer import write_plate
 from inference_server.prefetch import prefetch
-from inference_server.shots.analysing import analysed
+from inference_server.runs import result_of
 
 FIRST, FRAMES, RATE = 1001, 48, Fraction(24)
 DISPLAY = Window(0, 0, 1920, 1080)
@@ -101,7 +101,7 @@ def _find_face(picture: Picture) -> FaceFrame:
     """The portrait's face in the still."""
     height, width = picture.shape[:2]
     coded = srgb_encode(torch.from_numpy(picture).clamp(0, 1)).numpy()
-    found = analysed(analyse_frames(iter([Frame(0, coded)]), display_window=Window(0, 0, width, height)))
+    found = result_of(analyse_frames(iter([Frame(0, coded)]), display_window=Window(0, 0, width, height)))
     largest = max(found.tracks, key=lambda t: float(np.ptp(t.landmarks[0, :, 0])))
     face = found.face_at(largest.id, 0)
     if face is None:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -148,16 +147,6 @@ def analyse_shot(
         text = f"the frame cannot be read and was left out of the analysis: {error.message}"
         yield Warned("shot.unreadable", text, error.frame)
     return replace(analysis, work_exposure=_face_exposure(source, analysis, exposure))
-
-
-def analysed(steps: Generator[Any, None, ShotAnalysis]) -> ShotAnalysis:
-    """Run an analysis to its end, its progress unseen."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            analysis: ShotAnalysis = end.value
-            return analysis
 
 
 def _shot_frames(source: PlateSource, wanted: tuple[int, ...]) -> tuple[int, ...]:
