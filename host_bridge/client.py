@@ -21,7 +21,7 @@ from host_bridge.client_loop import Link, Loop, Request, unreachable
 from host_bridge.endpoint import Connection
 from host_bridge.envelope import malformed, new_id
 from host_bridge.errors import FaceplateError, ServerError, from_wire
-from host_bridge.jobspec import JobSpec, PreviewSpec
+from host_bridge.jobspec import JobSpec, PlateSpec, PreviewSpec
 from host_bridge.liveness import Schedule
 from host_bridge.mailbox import Mailbox
 
@@ -195,6 +195,20 @@ class Client:
     def list_models(self, timeout_s: float = 20.0) -> list[dict[str, Any]]:
         """Model cards and whether each is present."""
         return self.ask(m.ListModels(), m.Models, timeout_s=timeout_s).models
+
+    def describe_plate(self, plate: PlateSpec, ocio: str = "", timeout_s: float = 30.0) -> m.Plate:
+        """A plate's frames, size, layers and colourspace."""
+        return self.ask(m.DescribePlate(plate, ocio), m.Plate, timeout_s=timeout_s)
+
+    def list_faces(self, job: JobSpec, frame: int, timeout_s: float = 60.0) -> m.Faces:
+        """The faces of a frame and the tracks of its shot."""
+        return self.ask(m.ListFaces(job, frame), m.Faces, timeout_s=timeout_s)
+
+    def import_model(
+        self, path: str, model: str = "", *, accept_licence: bool = False, timeout_s: float = 20.0
+    ) -> m.Models:
+        """Start to import a model file; ask `send(ListModels())` how far it is."""
+        return self.ask(m.ImportModel(path, model, accept_licence), m.Models, timeout_s=timeout_s)
 
     def submit(self, job: JobSpec, *, priority: int = 0, timeout_s: float = 30.0, job_id: str = "") -> JobHandle:
         """Submit a job; returns at once. `handle.accepted` tells when it is on the server's disk, or why not.

@@ -30,7 +30,10 @@ class Clip:
 class Param:
     """One control. `default` fits `type`; `choices` are stable names, shown in this order.
 
-    `minimum`/`maximum` bound what is accepted, `display_min`/`display_max` what a slider spans.
+    `minimum`/`maximum` bound what is accepted, `display_min`/`display_max` what a slider spans. A control may depend on
+    another, constant one (`depends`, say `model`): `choices_for` then has the choices for each of its values, a part
+    of `choices`, and `acts_for` the values for which this control does anything; empty means all. Hosts grey out what
+    does nothing; the server refuses a choice that the other control's value does not have.
     """
 
     name: str
@@ -45,6 +48,17 @@ class Param:
     choices: tuple[str, ...] = ()
     animates: bool = True
     parent: str = ""
+    depends: str = ""
+    choices_for: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    acts_for: tuple[str, ...] = ()
+
+    def acts(self, values: Mapping[str, Value]) -> bool:
+        """Whether this control does anything while the others are at `values`."""
+        return not self.acts_for or values.get(self.depends) in self.acts_for
+
+    def choices_at(self, values: Mapping[str, Value]) -> tuple[str, ...]:
+        """The choices while the others are at `values`."""
+        return dict(self.choices_for).get(str(values.get(self.depends)), self.choices) if self.depends else self.choices
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,12 @@ class EffectDescriptor:
 
 def descriptor_from_json(data: Mapping[str, Any]) -> EffectDescriptor:
     """Rebuild a descriptor from `to_json()`; fields a newer server adds are left out."""
-    fields = {name: _from_json(value) for name, value in data.items() if name in EffectDescriptor.__dataclass_fields__}
+    lists = ("params", "edits", "clips")
+    fields = {
+        name: _from_json(value)
+        for name, value in data.items()
+        if name in EffectDescriptor.__dataclass_fields__ and name not in lists
+    }
     for name in ("params", "edits"):
         fields[name] = tuple(_known(Param, item) for item in data.get(name, ()))
     fields["clips"] = tuple(_known(Clip, item) for item in data.get("clips", ()))
@@ -151,8 +170,24 @@ def check_values(
                 remedy="Leave it out.",
             )
         curves[name] = check_curve(param, Curve.from_json(value))
+    _check_dependent(descriptor, params, curves)
     steps = [Edit(name, check_curve(descriptor.edit(name), Curve.from_json(value))) for name, value in (edits or [])]
     return EffectValues(curves, tuple(steps))
+
+
+def _check_dependent(descriptor: EffectDescriptor, given: Mapping[str, Any], curves: dict[str, Curve]) -> None:
+    """Choices that depend on another control: refuse one that it does not offer; an untouched default follows it."""
+    constants = {name: curve.at(0) for name, curve in curves.items()}
+    for param in descriptor.settable:
+        if not param.choices_for:
+            continue
+        allowed = param.choices_at(constants)
+        if param.name not in given and allowed and constants[param.name] not in allowed:
+            curves[param.name] = Curve.constant(allowed[0])
+        for _, value in curves[param.name].keys:
+            if allowed and value not in allowed:
+                what = f"value of {param.name} for {param.depends} {constants.get(param.depends)}"
+                raise unknown_name("effect.parameter", what, str(value), list(allowed))
 
 
 def check_curve(param: Param, curve: Curve) -> Curve:
@@ -224,7 +259,7 @@ def _known(kind: Any, data: Mapping[str, Any]) -> Any:
 
 
 def _from_json(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(_from_json(item) for item in value) if isinstance(value, list) else value
 
 
 def _to_json(value: Any) -> Any:

@@ -61,13 +61,14 @@ class MaskSpec:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A job. `kind` is `analyse`, `render` (or later `train`, `adapt`).
+    """A job. `kind` is `analyse`, `render` or `repair` (later `train`, `adapt`).
 
     `frames` is a frame range as text ("" = every frame on disk); `shot` an analysed shot's id or "" to
     find or make it; `shot_range` narrows what counts as the shot. `params` maps a parameter of the effect to a
     value or `{"keys": [[frame, value], ...]}`; `edits` is the ordered list of [direction, value-or-keys].
     `ocio` is a config path or "" for $OCIO or the built-in one; `ocio_hash` the client's, "" = not checked.
-    `compression` "" writes what was read.
+    `compression` "" writes what was read. A `repair` analyses `shot` again with `repairs` (the content of a repair
+    file, see `faceplate shots edit`) in place of those it has.
     """
 
     kind: str
@@ -89,6 +90,7 @@ class JobSpec:
     ocio_hash: str = ""
     skip_existing: bool = False
     continue_on_error: bool = False
+    repairs: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -133,6 +135,8 @@ def job_hash(spec: JobSpec, extra: str = "") -> str:
     plate = replace(spec.plate, pattern="", missing="")
     mask = replace(spec.mask, pattern="") if spec.mask else None
     spec = replace(spec, plate=plate, mask=mask, frames="", shot="", shot_range="", output="", matte_output="")
-    spec = replace(spec, style_image="", ocio="", ocio_hash="", skip_existing=False, continue_on_error=False)
+    spec = replace(
+        spec, style_image="", ocio="", ocio_hash="", skip_existing=False, continue_on_error=False, repairs={}
+    )
     text = json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":")) + extra
     return hashlib.sha256(text.encode()).hexdigest()[:16]

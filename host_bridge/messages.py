@@ -12,9 +12,9 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
 from host_bridge.envelope import malformed
-from host_bridge.jobspec import JobSpec, PreviewSpec
+from host_bridge.jobspec import JobSpec, PlateSpec, PreviewSpec
 
-JOB_KINDS = ("analyse", "render")
+JOB_KINDS = ("analyse", "render", "repair")
 JOB_STATES = ("queued", "running", "finished", "failed", "cancelled")
 TERMINAL_EVENTS = ("job_finished", "job_failed", "job_cancelled")
 
@@ -86,6 +86,40 @@ class ListModels(Message):
 
     TYPE: ClassVar[str] = "list_models"
     ANSWER: ClassVar[str] = "models"
+
+
+@dataclass(frozen=True)
+class DescribePlate(Message):
+    """Asks what a plate is: its frames, size, layers, and the colourspace it would be read in."""
+
+    TYPE: ClassVar[str] = "describe_plate"
+    ANSWER: ClassVar[str] = "plate"
+
+    plate: Annotated[PlateSpec, "Where it is (host_bridge/jobspec.py)"]
+    ocio: Annotated[str, 'Path of an OCIO config; "" = the server\'s own'] = ""
+
+
+@dataclass(frozen=True)
+class ListFaces(Message):
+    """Asks for the faces of one frame of a job's plate, as far as the shot has been analysed."""
+
+    TYPE: ClassVar[str] = "list_faces"
+    ANSWER: ClassVar[str] = "faces"
+
+    job: Annotated[JobSpec, "Plate, shot, effect and face choice (host_bridge/jobspec.py)"]
+    frame: Annotated[int, "The frame"] = 0
+
+
+@dataclass(frozen=True)
+class ImportModel(Message):
+    """Starts to import a model file that lies on the server's machine. How far it is: `imports` of `models`."""
+
+    TYPE: ClassVar[str] = "import_model"
+    ANSWER: ClassVar[str] = "models"
+
+    path: Annotated[str, "The file as its authors publish it, as the server sees it"]
+    model: Annotated[str, "Card's id; \"\" = found out by the file's hash"] = ""
+    accept_licence: Annotated[bool, "Its licence has been shown and accepted"] = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +215,10 @@ class Welcome(Message):
 
 @dataclass(frozen=True)
 class DeviceStatus:
-    """One worker process: `state` is starting, idle, busy, restarting or failed; memory is in bytes, 0 = not known."""
+    """One worker process: `state` is starting, idle, busy, restarting or failed; memory is in bytes, 0 = not known.
+
+    `activity` names a long step besides frames ("loading vtoonify-d-cartoon-s-d"), `activity_done` is 0..1 of it.
+    """
 
     device: str = ""
     state: str = ""
@@ -192,6 +229,8 @@ class DeviceStatus:
     memory_used: int = 0
     memory_total: int = 0
     name: str = ""
+    activity: str = ""
+    activity_done: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -240,6 +279,53 @@ class Models(Message):
     models: Annotated[list[dict[str, Any]], "Cards: name, licence, present or how to get it"] = field(
         default_factory=list
     )
+    imports: Annotated[
+        list[dict[str, Any]],
+        "Imports since the server's start, newest first: path, model, "
+        "state (running, finished, failed), done (0..1), message, error",
+    ] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plate(Message):
+    """Answers describe_plate. Sizes are of the first frame that can be read."""
+
+    TYPE: ClassVar[str] = "plate"
+
+    frames: Annotated[str, "Frames on disk as a range"] = ""
+    first: Annotated[int, "First frame"] = 0
+    last: Annotated[int, "Last frame"] = 0
+    width: Annotated[int, "Of the display window in pixels"] = 0
+    height: Annotated[int, "Of the display window in pixels"] = 0
+    pixel_aspect: Annotated[float, "Width / height of a pixel"] = 1.0
+    colorspace: Annotated[str, "OCIO name of the space it is read in"] = ""
+    compression: Annotated[str, "As written; an output without an own one gets the same"] = ""
+    parts: Annotated[list[str], "Names (or numbers) of its parts"] = field(default_factory=list)
+    layers: Annotated[list[str], "Layers with colour that can be treated"] = field(default_factory=list)
+    views: Annotated[list[str], "Views of a multi-view file or of a %V pattern"] = field(default_factory=list)
+    shots: Annotated[list[str], "Ids of analysed shots that hold its frames"] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Faces(Message):
+    """Answers list_faces. Coordinates are plate pixels from the display window's upper left corner.
+
+    A face: `track`, `state` (detected, interpolated, manual), `score`, `chosen` (by the job's face choice), `box`
+    [x0, y0, x1, y1], `points` [[x, y], ...] of the 478-point mesh, `region` [x0, y0, x1, y1], the crop the effect
+    takes.
+    A track: `track`, `enabled`, `chosen`, `frames` (a range).
+    """
+
+    TYPE: ClassVar[str] = "faces"
+
+    frame: Annotated[int, "The frame"] = 0
+    shot: Annotated[str, 'Id of the analysed shot; "" = not analysed, faces of this frame alone'] = ""
+    locked: Annotated[bool, "The shot is approved; repairs are refused"] = False
+    faces: Annotated[list[dict[str, Any]], "Faces of this frame"] = field(default_factory=list)
+    tracks: Annotated[list[dict[str, Any]], "Tracks of the shot"] = field(default_factory=list)
+    repairs: Annotated[dict[str, Any], "The shot's manual repairs, as `faceplate shots edit --export` writes them"] = (
+        field(default_factory=dict)
+    )
 
 
 @dataclass(frozen=True)
@@ -263,7 +349,7 @@ class JobStatus(Message):
     job_id: Annotated[str, "The job's full id"]
     state: Annotated[str, "queued, running, finished, failed or cancelled"] = ""
     cancelling: Annotated[bool, "A cancel has been asked for and not taken effect yet"] = False
-    kind: Annotated[str, "analyse or render"] = ""
+    kind: Annotated[str, "analyse, render or repair"] = ""
     effect: Annotated[str, "Identifier of the effect"] = ""
     job: Annotated[dict[str, Any], "The JobSpec; {} in lists"] = field(default_factory=dict)
     created: Annotated[float, "Unix seconds"] = 0.0
@@ -441,6 +527,9 @@ REQUESTS: tuple[type[Message], ...] = (
     ListEffects,
     ListColor,
     ListModels,
+    DescribePlate,
+    ListFaces,
+    ImportModel,
     SubmitJob,
     CancelJob,
     ResumeJob,
@@ -455,6 +544,8 @@ ANSWERS: tuple[type[Message], ...] = (
     Effects,
     Color,
     Models,
+    Plate,
+    Faces,
     JobAccepted,
     JobStatus,
     Jobs,
