@@ -131,6 +131,22 @@ CODES: dict[str, CodeSpec] = {
     "model.stored": CodeSpec("A stored model is missing, damaged or unreadable", _M),
     "model.manual": CodeSpec("The authors publish this file where it must be fetched by hand", _M),
     "model.download": CodeSpec("The download did not finish", _M),
+    # hosts: Nuke, Resolve
+    "host.no_source": CodeSpec("Nothing that could be worked on is connected, selected or open in the host", _M),
+    "host.stale": CodeSpec("A result is missing or out of date", _M),
+    "host.missing": CodeSpec("The host, or a part of its installation, is not there", _S),
+    "host.unsupported": CodeSpec("The host, its edition or this clip does not allow that", _A),
+    "host.failed": CodeSpec("The host refused or failed", _F),
+    "host.install": CodeSpec("An installation cannot be written or removed", _N),
+    # training
+    "training.config": CodeSpec("A training configuration is not valid", _A),
+    "training.recipe": CodeSpec("A training recipe contradicts itself", _A),
+    "training.data": CodeSpec("A picture or sample to train on cannot be used", _M),
+    "training.group": CodeSpec("The processes of a run cannot work together", _A),
+    "training.busy": CodeSpec("Another process is training in this folder", _R),
+    "training.resume": CodeSpec("The folder holds another run", _A),
+    "training.checkpoint": CodeSpec("A checkpoint is damaged", _M),
+    "training.diverged": CodeSpec("The losses are no longer finite", _F),
 }
 
 
@@ -231,6 +247,14 @@ class ModelError(FaceplateError):
     """Model files and cards."""
 
 
+class HostError(FaceplateError):
+    """Nuke and Resolve, and what is installed into them."""
+
+
+class TrainError(FaceplateError):
+    """Training runs: `inference_server.training` raises its own, this is what leaves the server."""
+
+
 _LEAVES: dict[str, type[FaceplateError]] = {
     "request": RequestError,
     "server": ServerError,
@@ -241,6 +265,8 @@ _LEAVES: dict[str, type[FaceplateError]] = {
     "shot": ShotError,
     "effect": EffectError,
     "model": ModelError,
+    "host": HostError,
+    "training": TrainError,
 }
 
 

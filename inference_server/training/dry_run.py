@@ -48,7 +48,7 @@ class DryRun:
             f"parameters  {self.trained_parameters:,} trained of {self.all_parameters:,}",
             f"memory      {memory}",
             f"checkpoint  {self.checkpoint_bytes / 2**20:.1f} MiB each, {self.disk_bytes / 2**20:.1f} MiB kept at most",
-            f"time        {self.seconds_a_step:.3f} s a step, {_duration(self.seconds)} in all",
+            f"time        {self.seconds_a_step:.3f} s a step, {duration(self.seconds)} in all",
         ]
 
 
@@ -113,7 +113,8 @@ def _peak(device: torch.device) -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time for people: seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.1f} s"
     minutes = seconds / 60

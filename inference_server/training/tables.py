@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 def read_toml(path: Path) -> dict[str, Any]:
     try:
-        return cast(dict[str, Any], tomllib.loads(path.read_text(encoding="utf-8")))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TrainingError(
             "training.config",
@@ -43,6 +43,11 @@ def read_toml(path: Path) -> dict[str, Any]:
             remedy="Correct the file at the place named.",
             value=str(path),
         ) from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of TOML text; ValueError when it is none."""
+    return cast(dict[str, Any], tomllib.loads(text))
 
 
 def from_table(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:

@@ -1,0 +1,25 @@
+"""Train a model of your own; it ends in the model store, with a card, ready to use."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+# command, module, help. Each module offers add_arguments(parser) and run(args) -> exit status, and imports torch
+# only when it runs.
+_COMMANDS: tuple[tuple[str, str, str], ...] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="train_command", required=True, metavar="COMMAND")
+    for name, module, text in _COMMANDS:
+        offered = importlib.import_module(module)
+        own = commands.add_parser(
+            name, help=text, description=offered.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        offered.add_arguments(own)
+        own.set_defaults(module=offered)
+
+
+def run(args: argparse.Namespace) -> int:
+    return int(args.module.run(args))
