@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import threading
-from pathlib import Path
 from typing import Any
 
 from host_bridge.effects import EffectDescriptor
@@ -25,7 +24,8 @@ class Catalog:
         with self._lock:
             if self._descriptors is None:
                 module, _, function = self._config.effects.partition(":")
-                self._descriptors = tuple(getattr(_module(module), function)())
+                store = _module("inference_server.models.store").store_of(self._config.models)
+                self._descriptors = tuple(getattr(_module(module), function)(store))
             return self._descriptors
 
     def effects(self) -> list[dict[str, Any]]:
@@ -36,9 +36,7 @@ class Catalog:
         """Every official card and every stored model as JSON; `present` says whether its weights are here."""
         with self._lock:
             cards = _module("inference_server.models.cards")
-            store_module = _module("inference_server.models.store")
-        folders = tuple(store_module.Folder(Path(f)) for f in self._config.models) or None
-        stored = store_module.ModelStore(folders).models()
+            stored = _module("inference_server.models.store").store_of(self._config.models).models()
         listed = {card.id: card for card in cards.official_cards()}
         listed.update({model_id: model.card for model_id, model in stored.items()})
         return [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,9 +23,10 @@ from host_bridge.effects import check_values
 from host_bridge.errors import FaceplateError, JobError, from_wire
 from host_bridge.jobspec import JobSpec, PreviewSpec
 from inference_server.config import ServerConfig
-from inference_server.effects.base import Effect
+from inference_server.effects.base import Effect, Resources, ShotEffect
 from inference_server.effects.registry import load_effect
 from inference_server.faces.analyse import FaceTools
+from inference_server.models.store import store_of
 from inference_server.plates.color import ColorConfig
 from inference_server.plates.exr import use_codec_threads
 from inference_server.plates.output import check_format, prepare_folder
@@ -38,6 +39,7 @@ from inference_server.plates.sequence import (
     refuse_overwriting,
 )
 from inference_server.prefetch import prefetch
+from inference_server.preparing import with_shot_data
 from inference_server.preview import Previewer
 from inference_server.rendering import RenderSettings, choose_faces, is_identity, render_frame, work_exposure
 from inference_server.renderjob import LoadedFrame, RenderJob, is_kept, load_frame, may_copy, write_frame
@@ -85,6 +87,8 @@ class PipelineRunner:
         torch.set_num_threads(threads)
         use_codec_threads(threads)
         self._store = ShotStore(settings.shots_path, int(settings.shots_quota_gb * 2**30))
+        self._models = store_of(settings.models)
+        self.report: Callable[[str, float], None] = lambda text, done: None
         self._effects: dict[str, Effect] = {}
         self._configs = lru_cache(maxsize=4)(ColorConfig)
         self._tools = cache(FaceTools.mediapipe)
@@ -122,8 +126,11 @@ class PipelineRunner:
             readers = stack.enter_context(_pool("faceplate-read"))
             if spec.kind == "analyse":
                 frames = source.sequence.frames if not spec.shot_range else ()
-                record, _ = yield from self.locate(source, frames, readers)
-                yield Planned(record.id, tuple(sorted(record.frames)), self.plan)
+                record, analysis = yield from self.locate(source, frames, readers)
+                plan = self.plan
+                if spec.effect:
+                    settings, plan = yield from self._prepare(spec, source, record, analysis, readers)
+                yield Planned(record.id, tuple(sorted(record.frames)), plan)
                 return
             planned = plan_frames(source.sequence, spec.frames, spec.plate.missing)
             output = parse_pattern(spec.output, source.sequence.pattern.view)
@@ -144,12 +151,9 @@ class PipelineRunner:
                     prepare_folder(pattern)
             record, analysis = yield from self.locate(source, wanted, readers)
             stack.enter_context(self._store.pin(record.id))
-            settings = self.render_settings(spec, source, analysis)
-            style_digest = self._store.digests.of(spec.style_image) if spec.style_image else ""
-            job = RenderJob(
-                spec, source, record, analysis, settings, output, matte_output, mask, style_digest, self.plan, context
-            )
-            yield Planned(record.id, tuple(p.frame for p in planned.frames), self.plan)
+            settings, plan = yield from self._prepare(spec, source, record, analysis, readers)
+            job = RenderJob(spec, source, record, analysis, settings, output, matte_output, mask, plan, context)
+            yield Planned(record.id, tuple(p.frame for p in planned.frames), plan)
             if not settings.faces:
                 yield Warned("face.none", "no face was found in the shot; every frame is a copy of the plate")
             yield from self._render(job, planned, readers, stack.enter_context(_pool("faceplate-write")))
@@ -159,6 +163,22 @@ class PipelineRunner:
     ) -> Generator[RunEvent, None, tuple[ShotRecord, ShotAnalysis]]:
         """The analysis that holds the `wanted` frames, made first where there is none (shots.analysing)."""
         return (yield from locate_shot(self._store, source, wanted, readers, _LOOK_AHEAD, self._tools))
+
+    def _prepare(
+        self,
+        spec: JobSpec,
+        source: PlateSource,
+        record: ShotRecord,
+        analysis: ShotAnalysis,
+        readers: ThreadPoolExecutor,
+    ) -> Generator[RunEvent, None, tuple[RenderSettings, Mapping[str, Any]]]:
+        """What is constant over the job, with what the effect has to know of the shot, and the numeric plan."""
+        settings = self.render_settings(spec, source, analysis)
+        settings = yield from with_shot_data(self._store, source, record, analysis, settings, readers)
+        effect = settings.effect
+        if not isinstance(effect, ShotEffect):
+            return settings, self.plan
+        return settings, {**self.plan, spec.effect: effect.plan(settings.values, settings.shots)}
 
     def _render(
         self, job: RenderJob, planned: FramePlan, readers: ThreadPoolExecutor, writers: ThreadPoolExecutor
@@ -239,8 +259,15 @@ class PipelineRunner:
 
     def _effect(self, name: str) -> Effect:
         if name not in self._effects:
-            self._effects[name] = load_effect(name, str(self._device))
+            resources = Resources(str(self._device), self._models, self._memory(), self.report)
+            self._effects[name] = load_effect(name, resources)
         return self._effects[name]
+
+    def _memory(self) -> int:
+        """Bytes one frame's work may take: of a GPU what it has, less a reserve; of the CPU the configured limit."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.get_device_properties(self._device).total_memory * 0.85)
+        return int(self._settings.memory_gb * 2**30)
 
     def render_settings(self, spec: JobSpec, source: PlateSource, analysis: ShotAnalysis) -> RenderSettings:
         """What is constant over a job. Raises EffectError, FaceError, PlateError."""
@@ -258,6 +285,7 @@ class PipelineRunner:
             device=self._device,
             mask_mode=spec.mask.mode if spec.mask else "",
             style=style.to(self._device) if style is not None else None,
+            style_digest=self._store.digests.of(spec.style_image) if spec.style_image else "",
             matte_names=mattes,
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 
 from host_bridge.errors import PlateError
 from host_bridge.jobspec import PreviewSpec
+from inference_server.effects.base import NO_DATA, ShotData, ShotEffect
 from inference_server.faces.analyse import FaceTools
 from inference_server.plates.color import ViewerTransform
 from inference_server.plates.reader import read_plate
 from inference_server.plates.types import ChosenLayer, Part, PlateFrame, Window
+from inference_server.preparing import data_key, frame_alone, reduced, stored_shot_data
 from inference_server.rendering import RenderSettings, render_frame
 from inference_server.runs import PreviewPicture, result_of
 from inference_server.shots.analysing import analyse_shot
-from inference_server.shots.store import ShotStore
+from inference_server.shots.store import ShotRecord, ShotStore
 from inference_server.shots.types import ShotAnalysis
 from inference_server.source import MaskSource, PlateSource
 
@@ -40,9 +42,13 @@ class _Known:
     plate: PlateFrame
     layer: ChosenLayer
     analysis: ShotAnalysis
-    analysed: bool
-    shot: str
+    record: ShotRecord | None
+    learned: dict[tuple[str, ...], Mapping[int, ShotData]] = field(default_factory=dict)
     smaller: dict[float, tuple[PlateFrame, ShotAnalysis]] = field(default_factory=dict)
+
+    @property
+    def analysed(self) -> bool:
+        return self.record is not None
 
 
 class Previewer:
@@ -64,21 +70,24 @@ class Previewer:
         """Render `spec`. Raises PlateError `plate.missing_frame` and whatever reading and the effect raise."""
         began = time.monotonic()
         known = self._known(spec, source)
-        settings = settings_for(known.analysis)
+        settings, learned = self._with_data(known, source, settings_for(known.analysis))
         part = known.plate.parts[known.layer.part]
         region = self._region(spec, known, settings, part)
         scale = min(1.0, spec.max_size / max(region.width, region.height))
         notes = [] if known.analysed else ["not analysed yet: faces of this frame alone"]
+        if known.analysed and not learned:
+            notes.append("not prepared yet: the effect knows this frame alone")
         plate, analysis = known.plate, known.analysis
-        reduced = scale <= 0.75
-        if reduced:
+        smaller = scale <= 0.75
+        if smaller:
+            settings = reduced(settings, scale)
             if scale not in known.smaller:
                 known.smaller.clear()
                 known.smaller[scale] = _reduced(plate, known.layer, analysis, scale)
             plate, analysis = known.smaller[scale]
             notes.append(f"rendered at {scale:.2f} of the plate's size")
         window = plate.parts[known.layer.part].seen
-        factor = scale if reduced else 1.0
+        factor = scale if smaller else 1.0
         crop = Window(*(round(v * factor) for v in (region.x0, region.y0, region.x1, region.y1))).intersect(window)
         rows, columns = slice(crop.y0 - window.y0, crop.y1 - window.y0), slice(crop.x0 - window.x0, crop.x1 - window.x0)
         pixels = self._picture(spec, source, settings, plate, known.layer, analysis, rows, columns)
@@ -116,12 +125,27 @@ class Previewer:
                 analysis = self._store.load(record)
             else:
                 analysis = self._alone(source, spec.frame)
-            known = _Known(plate, source.layer(plate), analysis, record is not None, record.id if record else "")
+            known = _Known(plate, source.layer(plate), analysis, record)
             self._frames[key] = known
         self._frames.move_to_end(key)
         while len(self._frames) > _KEPT_FRAMES:
             self._frames.popitem(last=False)
         return known
+
+    def _with_data(self, known: _Known, source: PlateSource, settings: RenderSettings) -> tuple[RenderSettings, bool]:
+        """`settings` with what the effect knows of the shot, and whether that is what a render will use."""
+        effect = settings.effect
+        if not isinstance(effect, ShotEffect):
+            return settings, True
+        if known.record is not None:
+            stored = stored_shot_data(self._store, known.record, settings)
+            if stored is not None:
+                return stored, True
+        key = tuple(data_key(known.plate.path, settings, effect, track) for track in settings.faces)
+        if key not in known.learned:
+            known.learned.clear()
+            known.learned[key] = frame_alone(source, known.plate, known.analysis, settings, self._pool).shots
+        return replace(settings, shots=known.learned[key]), False
 
     def _alone(self, source: PlateSource, frame: int) -> ShotAnalysis:
         return result_of(analyse_shot(source, (frame,), self._pool, 0, self._tools()))
@@ -132,7 +156,8 @@ class Previewer:
             for track in settings.faces:
                 face = known.analysis.face_at(track, spec.frame)
                 if face is not None:
-                    region = settings.effect.region(face, settings.values.at(spec.frame)).intersect(window)
+                    data = settings.shots.get(track, NO_DATA)
+                    region = settings.effect.region(face, settings.values.at(spec.frame), data).intersect(window)
                     if not region.empty:
                         return region
         return window

@@ -20,7 +20,7 @@ from host_bridge.curves import Curve, Value
 from host_bridge.effects import EffectValues
 from host_bridge.errors import EffectError, FaceError, FaceplateError, PlateError, unknown_name
 from host_bridge.jobspec import MATTE_NAMES
-from inference_server.effects.base import Effect, EffectOutput, FaceInput
+from inference_server.effects.base import NO_DATA, Effect, EffectOutput, FaceInput, ShotData
 from inference_server.faces.mattes import region_mattes
 from inference_server.faces.types import FaceFrame
 from inference_server.plates.color import PlateColor, from_picture, to_picture
@@ -38,7 +38,10 @@ Mattes = dict[str, NDArray[np.float16]]  # name -> [height, width] of the data w
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What is constant over a job. `faces` are track ids; `matte_names` the mattes to hand out besides."""
+    """What is constant over a job. `faces` are track ids; `matte_names` the mattes to hand out besides.
+
+    `style_digest` is the content of the file that `style` was read from; `shots` what the effect knows of each face.
+    """
 
     effect: Effect
     values: EffectValues
@@ -49,7 +52,9 @@ class RenderSettings:
     device: torch.device
     mask_mode: str = ""
     style: Tensor | None = None
+    style_digest: str = ""
     matte_names: tuple[str, ...] = ()
+    shots: Mapping[int, ShotData] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,18 +102,7 @@ def render_frame(
     part = plate.parts[layer.part]
     window = part.seen
     _check_size(plate, part.display_window, analysis.display_window)
-    names = (layer.red, layer.green, layer.blue)
-    stored = np.stack([part.channels[n] for n in names], axis=-1)
-    if stored.dtype not in (np.float16, np.float32):
-        raise PlateError(
-            "plate.layer",
-            f"channels {', '.join(names)} hold {stored.dtype}, not colour",
-            value=list(names),
-            frame=plate.frame,
-            path=plate.path,
-            remedy="Choose a half or float layer with --layer or --part.",
-        )
-    alpha = part.channels[layer.alpha] if layer.alpha else None
+    stored, alpha = _treated(plate, layer)
     canvas = _Canvas(stored, alpha, is_associated(plate))
     shape = stored.shape[:2]
     canvas.mattes = {name: np.zeros(shape, np.float16) for name in (*settings.matte_names, "composite")}
@@ -132,11 +126,28 @@ def render_frame(
     if not touched:
         return RenderedFrame(plate, canvas.mattes, False, tuple(warnings))
     channels = dict(part.channels)
-    for i, name in enumerate(names):
+    for i, name in enumerate((layer.red, layer.green, layer.blue)):
         channels[name] = np.ascontiguousarray(canvas.stored[..., i])
     parts = list(plate.parts)
     parts[layer.part] = replace(part, channels=channels)
     return RenderedFrame(replace(plate, parts=tuple(parts)), canvas.mattes, True, tuple(warnings))
+
+
+def _treated(plate: PlateFrame, layer: ChosenLayer) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The stored colour [H, W, 3], a copy, and the alpha [H, W]."""
+    part = plate.parts[layer.part]
+    names = (layer.red, layer.green, layer.blue)
+    stored = np.stack([part.channels[n] for n in names], axis=-1)
+    if stored.dtype not in (np.float16, np.float32):
+        raise PlateError(
+            "plate.layer",
+            f"channels {', '.join(names)} hold {stored.dtype}, not colour",
+            value=list(names),
+            frame=plate.frame,
+            path=plate.path,
+            remedy="Choose a half or float layer with --layer or --part.",
+        )
+    return stored, part.channels[layer.alpha] if layer.alpha else None
 
 
 def choose_faces(analysis: ShotAnalysis, choice: str) -> tuple[int, ...]:
@@ -198,7 +209,7 @@ def _render_face(
     identity: bool,
 ) -> bool:
     values = settings.values.at(frame)
-    region = settings.effect.region(face, values).intersect(window)
+    region = settings.effect.region(face, values, settings.shots.get(face.track, NO_DATA)).intersect(window)
     if region.empty:
         return False
     rows = slice(region.y0 - window.y0, region.y1 - window.y0)
@@ -286,7 +297,28 @@ def make_input(
         values=settings.values.at(frame),
         edits=settings.values.edits_at(frame),
         style=settings.style,
+        shot=settings.shots.get(face.track, NO_DATA),
     )
+
+
+def face_input(
+    plate: PlateFrame, layer: ChosenLayer, face: FaceFrame, region: Window, settings: RenderSettings
+) -> FaceInput:
+    """What an effect would get of a face in `region`, clipped to the data window. Raises PlateError `plate.layer`."""
+    part = plate.parts[layer.part]
+    region = region.intersect(part.seen)
+    stored, alpha = _treated(plate, layer)
+    rows = slice(region.y0 - part.seen.y0, region.y1 - part.seen.y0)
+    columns = slice(region.x0 - part.seen.x0, region.x1 - part.seen.x0)
+    straight = straighten(
+        stored[rows, columns],
+        None if alpha is None else alpha[rows, columns],
+        settings.premult,
+        is_associated(plate),
+        settings.color,
+    )
+    mattes = region_mattes(face, region, [n for n in MATTE_NAMES if n != "composite"])
+    return make_input(straight, mattes, face, region, plate.frame, settings)
 
 
 def edited_scene(

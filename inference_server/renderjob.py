@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from host_bridge import __version__
 from host_bridge.jobspec import JobSpec, job_hash
+from inference_server.effects.base import ShotEffect
 from inference_server.plates.provenance import Provenance
 from inference_server.plates.reader import read_planned
 from inference_server.plates.sequence import Pattern, PlannedFrame
@@ -39,7 +40,6 @@ class RenderJob:
     output: Pattern
     matte_output: Pattern | None
     mask: MaskSource | None
-    style_digest: str
     plan: Mapping[str, Any]
     context: JobContext
 
@@ -62,15 +62,22 @@ def frame_key(job: RenderJob, item: PlannedFrame) -> str:
             item.frame,
             job.record.key,
             mask,
-            job.style_digest,
+            job.settings.style_digest,
             job.source.config.hash,
             job.settings.effect.descriptor.version,
             __version__,
             dict(job.plan),
+            dict(models_of(job)),
         ],
         sort_keys=True,
     )
     return job_hash(job.spec, extra)
+
+
+def models_of(job: RenderJob) -> Mapping[str, str]:
+    """Model id -> hash and licence of what the effect used."""
+    effect = job.settings.effect
+    return effect.models(job.settings.values) if isinstance(effect, ShotEffect) else {}
 
 
 @lru_cache(maxsize=4096)
@@ -136,6 +143,7 @@ def write_frame(
         effect=job.spec.effect,
         version=f"{__version__}/{job.settings.effect.descriptor.version}",
         parameters={"params": job.spec.params, "edits": job.spec.edits, "face": job.spec.face},
+        models=models_of(job),
         job=frame_key(job, item),
         shot=job.record.key,
         plan=json.dumps(dict(job.plan), sort_keys=True),

@@ -18,16 +18,62 @@ and R, the reconstruction: `scene`, or scene(reference) + residual where `refere
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from host_bridge.curves import Value
-from host_bridge.effects import EffectDescriptor
+from host_bridge.effects import EffectDescriptor, EffectValues
 from inference_server.faces.types import FaceFrame
+from inference_server.models.store import ModelStore
 from inference_server.plates.types import Window
+from inference_server.runs import RunEvent
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def _unheard(text: str, done: float) -> None:
+    """Where nobody wants to know."""
+
+
+def _no_maps(frame: int) -> Arrays:
+    return {}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What an effect is made with.
+
+    models  the imported models; an effect loads what it needs when it first needs it
+    memory  bytes of the device that one frame's work may take
+    report  (text, done in 0..1): a long step besides frames is under way, "loading ..."
+    """
+
+    device: str = "cpu"
+    models: ModelStore = field(default_factory=ModelStore)
+    memory: int = 8 << 30
+    report: Callable[[str, float], None] = _unheard
+
+
+@dataclass(frozen=True)
+class ShotData:
+    """What an effect's `analyse` learned of one face over the shot; empty for effects that have none.
+
+    arrays  name -> array for the whole shot
+    maps    frame -> name -> array of that frame, read when asked for
+    scale   pixels of this rendering to one of the plate's: 1, below 1 in a reduced preview. Arrays and maps speak of
+            the plate's pixels.
+    """
+
+    arrays: Arrays = field(default_factory=dict)
+    maps: Callable[[int], Arrays] = _no_maps
+    scale: float = 1.0
+
+
+NO_DATA = ShotData()
 
 
 @dataclass(frozen=True)
@@ -43,7 +89,7 @@ class FaceInput:
     values     every parameter of the descriptor at this frame
     edits      ordered (direction, strength)
     style      [3, H, W] display-encoded sRGB exemplar, or None
-    shot       what this effect's own `analyse` stored for the shot
+    shot       what this effect's own `analyse` learned of this face over the shot
     """
 
     frame: int
@@ -55,7 +101,7 @@ class FaceInput:
     values: Mapping[str, Value]
     edits: tuple[tuple[str, float], ...] = ()
     style: Tensor | None = None
-    shot: Mapping[str, Any] = field(default_factory=dict)
+    shot: ShotData = NO_DATA
 
 
 @dataclass(frozen=True)
@@ -82,7 +128,7 @@ class Effect(Protocol):
 
     descriptor: EffectDescriptor
 
-    def region(self, face: FaceFrame, values: Mapping[str, Value]) -> Window:
+    def region(self, face: FaceFrame, values: Mapping[str, Value], shot: ShotData = NO_DATA) -> Window:
         """The part of the plate this effect needs for the face, before clipping to the data window."""
         ...
 
@@ -92,4 +138,72 @@ class Effect(Protocol):
 
     def render(self, face: FaceInput) -> EffectOutput:
         """Do it. A pure function of its argument: same input, same bits, in any order of frames."""
+        ...
+
+
+class ShotView(Protocol):
+    """One face of a shot, as an effect's `analyse` sees it, and where it puts what it learns.
+
+    frames  the shot's frames in which the face is, in order
+    values  the job's parameters; only those that `shot_key` names may be read
+    style   the job's Style picture, [3, H, W] display-encoded sRGB; what is learned is kept by its content
+    """
+
+    @property
+    def track(self) -> int: ...
+
+    @property
+    def frames(self) -> tuple[int, ...]: ...
+
+    @property
+    def values(self) -> EffectValues: ...
+
+    @property
+    def style(self) -> Tensor | None: ...
+
+    def face(self, frame: int) -> FaceFrame:
+        """The face in one of `frames`."""
+        ...
+
+    def inputs(self, frames: Sequence[int], region: Callable[[FaceFrame], Window]) -> Iterator[FaceInput]:
+        """The frames in that order, decoded ahead, cropped to what `region` says (clipped to the data window)."""
+        ...
+
+    def put(self, name: str, array: NDArray[Any]) -> None:
+        """Keep an array for the whole shot."""
+        ...
+
+    def put_maps(self, frame: int, arrays: Arrays) -> None:
+        """Keep arrays of one frame; they go to disk at once."""
+        ...
+
+
+@runtime_checkable
+class ShotEffect(Effect, Protocol):
+    """An effect that learns something of the shot before it renders, and plans what its networks take.
+
+    What `analyse` learns is stored with the shot and used by every render of any part of it. Its parameters therefore
+    do not animate. It is a generator that yields events between uninterruptible steps.
+    """
+
+    def shot_key(self, values: EffectValues) -> Mapping[str, Any]:
+        """Everything besides the shot's own analysis that `analyse` depends on, as JSON: parameters, model hashes.
+
+        Raises EffectError or ModelError where the values ask for what is not there.
+        """
+        ...
+
+    def analyse(self, shot: ShotView) -> Generator[RunEvent, None, None]:
+        """Learn and `put`."""
+        ...
+
+    def plan(self, values: EffectValues, shots: Mapping[int, ShotData]) -> Mapping[str, Any]:
+        """The numeric plan of a job (precision, batch, sizes), as JSON, the same for every chunk of the shot.
+
+        Raises JobError `job.out_of_memory`, saying what would fit, before any frame is begun.
+        """
+        ...
+
+    def models(self, values: EffectValues) -> Mapping[str, str]:
+        """Model id -> sha256 and licence of every model that the pixels depend on, for the picture's metadata."""
         ...

@@ -10,32 +10,39 @@ from host_bridge.effects import EffectDescriptor
 from host_bridge.errors import unknown_name
 from inference_server.effects.look.descriptor import LOOK
 from inference_server.effects.retouch.descriptor import RETOUCH
+from inference_server.models.store import ModelStore
 
 if TYPE_CHECKING:
-    from inference_server.effects.base import Effect
+    from inference_server.effects.base import Effect, Resources
 
-# identifier -> descriptor and "module:factory"; the factory takes a device name
-_EFFECTS: dict[str, tuple[EffectDescriptor, str]] = {
+Describe = Callable[[ModelStore], EffectDescriptor]
+
+# identifier -> descriptor, or what makes it of the imported models, and "module:factory"; the factory takes Resources
+_EFFECTS: dict[str, tuple[EffectDescriptor | Describe, str]] = {
     LOOK.identifier: (LOOK, "inference_server.effects.look.effect:Look"),
     RETOUCH.identifier: (RETOUCH, "inference_server.effects.retouch.effect:Retouch"),
 }
 
 
-def descriptors() -> tuple[EffectDescriptor, ...]:
-    """Every effect this server has, in the order artists see them."""
-    return tuple(found for found, _ in _EFFECTS.values())
+def descriptors(models: ModelStore | None = None) -> tuple[EffectDescriptor, ...]:
+    """Every effect this server has, in the order artists see them; controls offer the models that are imported."""
+    return tuple(descriptor(identifier, models) for identifier in _EFFECTS)
 
 
-def descriptor(identifier: str) -> EffectDescriptor:
+def descriptor(identifier: str, models: ModelStore | None = None) -> EffectDescriptor:
     """The descriptor of that effect; EffectError (`effect.unknown`) naming the nearest otherwise."""
     if identifier not in _EFFECTS:
         raise unknown_name("effect.unknown", "effect", identifier, list(_EFFECTS))
-    return _EFFECTS[identifier][0]
+    found = _EFFECTS[identifier][0]
+    return found if isinstance(found, EffectDescriptor) else found(models or ModelStore())
 
 
-def load_effect(identifier: str, device: str = "cpu") -> Effect:
-    """The effect itself on a torch device (`cpu`, `cuda:0`, ...); EffectError (`effect.unknown`) otherwise."""
-    descriptor(identifier)
+def load_effect(identifier: str, resources: Resources | None = None) -> Effect:
+    """The effect itself; EffectError (`effect.unknown`) otherwise."""
+    if identifier not in _EFFECTS:
+        raise unknown_name("effect.unknown", "effect", identifier, list(_EFFECTS))
+    from inference_server.effects.base import Resources
+
     module, _, factory = _EFFECTS[identifier][1].partition(":")
-    make: Callable[[str], Effect] = getattr(import_module(module), factory)
-    return make(device)
+    make: Callable[[Resources], Effect] = getattr(import_module(module), factory)
+    return make(resources or Resources())

@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +131,11 @@ def folders_from(environment: Mapping[str, str] | None = None) -> tuple[Folder, 
     if own is None:
         folders.append(Folder(user_folder(env), True))
     return tuple(folders)
+
+
+def store_of(folders: Sequence[str]) -> ModelStore:
+    """The store of a server's configured model folders, which are only read; the environment's where it names none."""
+    return ModelStore(tuple(Folder(Path(folder)) for folder in folders) or None)
 
 
 class ModelStore:

@@ -7,6 +7,7 @@ root, each shot is a plain folder, published by one rename:
     <id>/shot.json          frames and their digests, settings, revision, repairs, lock: what `ShotRecord` holds
     <id>/analysis-<n>.npz   the analysis of revision n (a repair makes the next one); the first, the newest and the one
                             before it (which somebody may just be reading) are kept
+    <id>/effects/           what effects learned of the shot (shots/effectdata.py)
     <id>/pins/              one file per job in progress, touched while it runs
     .locks/                 one writer per shot, and one at a time who changes its record
 
@@ -322,7 +323,7 @@ class ShotStore:
     def size_of(self, shot_id: str) -> int:
         """Bytes a shot takes."""
         total = 0
-        for file in (self.root / shot_id).glob("*"):
+        for file in (self.root / shot_id).rglob("*"):
             with contextlib.suppress(FileNotFoundError):  # a draft that was just published
                 total += file.stat().st_size if file.is_file() else 0
         return total

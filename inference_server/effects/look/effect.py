@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from host_bridge.curves import Value
-from inference_server.effects.base import EffectOutput, FaceInput
+from inference_server.effects.base import NO_DATA, EffectOutput, FaceInput, Resources, ShotData
 from inference_server.effects.crops import bounds, check_input, edge_fade
 from inference_server.effects.displacement import Lattice, carry, follow, smoothstep, support
 from inference_server.effects.look import filters, texture
@@ -58,12 +58,12 @@ class Look:
 
     descriptor = LOOK
 
-    def __init__(self, device: str = "cpu") -> None:
-        self._device = torch.device(device)
+    def __init__(self, resources: Resources | None = None) -> None:
+        self._device = torch.device(resources.device if resources else "cpu")
         self._paper = texture.paper_tile(self._device)
         self._palettes = {name: palette_of_stops(s.palette, self._device) for name, s in STYLES.items()}
 
-    def region(self, face: FaceFrame, values: Mapping[str, Value]) -> Window:
+    def region(self, face: FaceFrame, values: Mapping[str, Value], shot: ShotData = NO_DATA) -> Window:
         return crop_region(face, values)
 
     def is_identity(self, values: Mapping[str, Value], edits: tuple[tuple[str, float], ...]) -> bool:

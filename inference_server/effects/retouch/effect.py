@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from host_bridge.curves import Value
-from inference_server.effects.base import EffectOutput, FaceInput
+from inference_server.effects.base import NO_DATA, EffectOutput, FaceInput, Resources, ShotData
 from inference_server.effects.crops import check_input, edge_fade
 from inference_server.effects.displacement import (
     Lattice,
@@ -64,10 +64,10 @@ class Retouch:
 
     descriptor = RETOUCH
 
-    def __init__(self, device: str = "cpu") -> None:
-        self._device = torch.device(device)
+    def __init__(self, resources: Resources | None = None) -> None:
+        self._device = torch.device(resources.device if resources else "cpu")
 
-    def region(self, face: FaceFrame, values: Mapping[str, Value]) -> Window:
+    def region(self, face: FaceFrame, values: Mapping[str, Value], shot: ShotData = NO_DATA) -> Window:
         return crop_region(face, values)
 
     def is_identity(self, values: Mapping[str, Value], edits: tuple[tuple[str, float], ...]) -> bool:

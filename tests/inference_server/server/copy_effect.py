@@ -5,7 +5,7 @@ from __future__ import annotations
 from host_bridge.effects import EffectDescriptor, Param
 
 
-def descriptors() -> tuple[EffectDescriptor, ...]:
+def descriptors(models: object = None) -> tuple[EffectDescriptor, ...]:
     return (
         EffectDescriptor(
             "copy",
