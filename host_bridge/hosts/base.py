@@ -25,7 +25,7 @@ _log = logging.getLogger("faceplate.hosts")
 
 @dataclass(frozen=True)
 class HostShot:
-    """What the artist works on. `job` is complete: plate, frames, output, and the effect and values that the host keeps.
+    """What the artist works on. `job` is complete: plate, frames, output, and the effect and values the host keeps.
 
     `job.effect` is "" where the host keeps none (a clip in Resolve). `name` is the node or clip as the artist knows it.
     `frame` is the host's current frame in the plate's own numbering; `offset` + a plate frame is the host's frame.
