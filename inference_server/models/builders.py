@@ -47,6 +47,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "arcface": Network("arcface", "ArcFace", "ArcFace identity network"),
         "raft": Network("raft", "RAFT", "RAFT optical flow", configuration="RAFTConfig"),
         "hrnet": Network("hrnet", "HRNet", "HRNet landmark network"),
+        "vgg19": Network("vgg", "VGG19", "VGG19 features"),
         "lpips-heads": Network("lpips", "LPIPS", "linear weights of LPIPS", entries=(r"(lin\d+\..+)", r"\1")),
         "lpips-trunk": Network(
             "lpips", "LPIPS", "feature network of LPIPS", entries=(r"net\.slice\d+\.(.+)", r"features.\1")

@@ -23,6 +23,7 @@ from inference_server.networks.psp import E4eEncoder, PspEncoder
 from inference_server.networks.raft import BASIC, RAFT, SMALL
 from inference_server.networks.stylegan2 import Discriminator, Generator
 from inference_server.networks.stylegan3 import StyleGAN3, config_r, config_t
+from inference_server.networks.vgg import VGG19
 from inference_server.networks.vtoonify import ConditionalDiscriminator, VToonify
 from tests.golden.harness import DATA, run_folder
 
@@ -66,6 +67,7 @@ ROWS = (
     Row("ArcFace IR-SE-50", lambda: ArcFace(), ("arcface_irse50",), "MIT; trained on research-only face data"),
     Row("LPIPS with VGG-16", lambda: LPIPS("vgg"), ("lpips_vgg",), "BSD-2-Clause; trunk BSD-3-Clause, ImageNet"),
     Row("LPIPS with AlexNet", lambda: LPIPS("alex"), ("lpips_alex",), "BSD-2-Clause; trunk BSD-3-Clause, ImageNet"),
+    Row("VGG19 up to relu3_1", VGG19, (), "BSD-3-Clause, ImageNet"),
     Row("VToonify-D with pSp and BiSeNet, frame to picture", lambda: pipeline(), ("vtoonify_pipeline",), "theirs"),
     Row("parse smoothing", nn.Identity, ("parse_smoothing",), "no weights"),
 )

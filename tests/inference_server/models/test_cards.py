@@ -105,7 +105,7 @@ def test_every_card_says_who_where_and_under_which_terms() -> None:
 def test_weights_that_derive_from_ffhq_are_non_commercial() -> None:
     free = {card.id for card in official_cards() if not card.noncommercial}
     networks = {p.network for i in free for p in official_card(i).parts.values()}
-    assert networks == {"raft", "hrnet", "lpips-heads", "lpips-trunk"}
+    assert networks == {"raft", "hrnet", "lpips-heads", "lpips-trunk", "vgg19"}
     assert "VToonify" not in " ".join(official_card(i).title for i in free)
     assert official_card("vtoonify-d-cartoon-s-d").licence.endswith("(non-commercial)")
     assert not any(terms.noncommercial for terms in (licences()["mit"], licences()["bsd-3-clause"]))
