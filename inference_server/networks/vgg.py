@@ -71,7 +71,8 @@ class VGG19(nn.Module):
         least = 2 ** (int(self.last[4]) - 1)
         if min(pictures.shape[-2:]) < least:
             raise ShapeError(
-                f"pictures: expected shape [B, 3, H, W] with H, W >= {least} for {self.last}, got {list(pictures.shape)}"
+                f"pictures: expected shape [B, 3, H, W] with H, W >= {least} for {self.last}, "
+                f"got {list(pictures.shape)}"
             )
         names = {str(index): name for name, index in TAPS.items()}
         x = imagenet_normalise((pictures + 1) / 2)
