@@ -138,6 +138,10 @@ CODES: dict[str, CodeSpec] = {
     "host.unsupported": CodeSpec("The host, its edition or this clip does not allow that", _A),
     "host.failed": CodeSpec("The host refused or failed", _F),
     "host.install": CodeSpec("An installation cannot be written or removed", _N),
+    # the panel
+    "panel.qt": CodeSpec("No usable Qt binding", _S),
+    "panel.preset": CodeSpec("A preset cannot be read, applied or written", _A),
+    "panel.input": CodeSpec("Something is not filled in yet", _A),
     # training
     "training.config": CodeSpec("A training configuration is not valid", _A),
     "training.recipe": CodeSpec("A training recipe contradicts itself", _A),
@@ -251,6 +255,10 @@ class HostError(FaceplateError):
     """Nuke and Resolve, and what is installed into them."""
 
 
+class PanelError(FaceplateError):
+    """The panel: its Qt, its presets, what is not filled in."""
+
+
 class TrainError(FaceplateError):
     """Training runs: `inference_server.training` raises its own, this is what leaves the server."""
 
@@ -266,6 +274,7 @@ _LEAVES: dict[str, type[FaceplateError]] = {
     "effect": EffectError,
     "model": ModelError,
     "host": HostError,
+    "panel": PanelError,
     "training": TrainError,
 }
 

@@ -80,7 +80,7 @@ def connect(
         return _private(dict(settings or {}), name, timeout_s, on_state)
     endpoint = endpoint or os.environ.get("FACEPLATE_SERVER")
     if endpoint:
-        return _attach(_source(endpoint), name, min(timeout_s, 5.0), on_state)
+        return _attach(source(endpoint), name, min(timeout_s, 5.0), on_state)
     folder = Path(str((settings or {}).get("runtime") or runtime_dir()))
     file = folder / CONNECTION_FILE
     deadline = time.monotonic() + timeout_s
@@ -174,7 +174,9 @@ def check_server_python(
         )
 
 
-def _source(endpoint: str) -> Callable[[], Connection]:
+def source(endpoint: str) -> Callable[[], Connection]:
+    """Where to connect, asked again for every fresh socket: `endpoint` as for `connect`. ServerError for certificates
+    or an address that cannot be used; a connection file is read when the source is asked."""
     if not endpoint.startswith("tcp://"):
         path = Path(endpoint).absolute()
         return lambda: read_connection(path)
