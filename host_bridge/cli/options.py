@@ -62,9 +62,10 @@ def add_plate(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_effect(parser: argparse.ArgumentParser) -> None:
+def add_effect(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     group = parser.add_argument_group("effect")
-    group.add_argument("--effect", required=True, metavar="NAME", help="effect to apply; see `faceplate effects`")
+    text = "effect to apply; see `faceplate effects`" if required else "prepare the shot for this effect, too"
+    group.add_argument("--effect", required=required, default="", metavar="NAME", help=text)
     group.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter; `--NAME VALUE` is the same"
     )
@@ -80,14 +81,18 @@ def add_effect(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_faces(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("faces and masks")
+def add_face(group: Any) -> None:
     group.add_argument(
         "--face",
         default="largest",
         metavar="WHICH",
         help="largest (default), all, x,y for the face nearest to that pixel, or a face id from `faceplate shots`",
     )
+
+
+def add_faces(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("faces and masks")
+    add_face(group)
     group.add_argument("--mask", default="", metavar="PATTERN", help="your own matte: a sequence, or one picture")
     group.add_argument("--mask-channel", default="A", metavar="NAME", help="its channel (default: A)")
     group.add_argument(
@@ -155,7 +160,7 @@ def ocio_of(args: argparse.Namespace) -> str:
 
 
 def render_job(args: argparse.Namespace, descriptor: EffectDescriptor) -> JobSpec:
-    """The job of `render` or `preview`, its values checked. Raises RequestError, EffectError."""
+    """The job of `render`, `preview` or `analyze --effect`, its values checked. Raises RequestError, EffectError."""
     params = {
         name: parse_for(_param(descriptor, name), text) for name, text in _assignments(args.set, "--set", "degree")
     }
@@ -179,17 +184,29 @@ def render_job(args: argparse.Namespace, descriptor: EffectDescriptor) -> JobSpe
         effect=descriptor.identifier,
         params=as_json,
         edits=[[name, value] for name, value in edits_json],
-        output=absolute(args.out),
+        output=absolute(getattr(args, "out", "")),
         matte_output=absolute(getattr(args, "matte_out", "")),
         matte_channels=mattes,
         compression=getattr(args, "compression", ""),
-        mask=MaskSpec(absolute(args.mask), args.mask_channel, args.mask_mode) if args.mask else None,
+        mask=MaskSpec(absolute(args.mask), args.mask_channel, args.mask_mode) if getattr(args, "mask", "") else None,
         style_image=absolute(args.style_image),
         face=args.face,
         ocio=ocio_of(args),
         skip_existing=getattr(args, "skip_existing", False),
         continue_on_error=getattr(args, "continue_on_error", False),
     )
+
+
+def refuse_effect_options(args: argparse.Namespace) -> None:
+    """RequestError where options of an effect are given without the effect."""
+    given = [*args.rest, *args.set, *args.edit, *([args.style_image] if args.style_image else [])]
+    if given:
+        raise RequestError(
+            "request.bad_value",
+            f"{given[0]} means nothing without an effect",
+            value=given[0],
+            remedy="Add --effect NAME, or leave it out.",
+        )
 
 
 def parse_for(param: Param, text: str) -> Curve:

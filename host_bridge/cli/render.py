@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from host_bridge.cli.options import (
     add_command,
     add_connection,
     add_effect,
+    add_face,
     add_faces,
     add_plate,
     add_shot,
     keep_rest,
     ocio_of,
     plate_of,
+    refuse_effect_options,
     render_job,
 )
 from host_bridge.cli.progress import Reporter, open_reporter
@@ -68,13 +71,17 @@ def add_parsers(commands: Any) -> None:
         "analyze",
         help="analyse a shot and print its id",
         description="Find and track the faces of a shot, store that, and print the shot's id on standard output.\n"
+        "With --effect, what that effect has to know of the shot (a style code, say) is made and stored, too.\n"
         "Renders do this by themselves; on a farm, do it once before the tasks start.",
         epilog=exits,
     )
     add_plate(analyze)
+    add_effect(analyze, required=False)
+    add_face(analyze.add_argument_group("faces"))
     add_shot(analyze)
     add_connection(analyze, runs_jobs=True)
     analyze.set_defaults(run=_analyze)
+    keep_rest(analyze)
 
     preview = add_command(
         commands,
@@ -168,8 +175,13 @@ def _render(args: argparse.Namespace) -> int:
 
 
 def _analyze(args: argparse.Namespace) -> int:
-    spec = JobSpec(kind="analyse", plate=plate_of(args), shot=args.shot, shot_range=args.shot_range, ocio=ocio_of(args))
+    if not args.effect:
+        refuse_effect_options(args)
     with connect(args) as client:
+        if args.effect:
+            spec = replace(render_job(args, find_effect(client, args.effect)), kind="analyse")
+        else:
+            spec = JobSpec("analyse", plate_of(args), shot=args.shot, shot_range=args.shot_range, ocio=ocio_of(args))
         reporter = open_reporter(args.progress)
         status = run_job(client, spec, reporter)
     if status == ExitCode.OK and args.progress != "json":

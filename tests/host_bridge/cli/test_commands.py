@@ -98,6 +98,16 @@ def test_a_bar_for_people(desk: Desk, shot: str, out: Path) -> None:
     assert re.search(r"finished: 3 frames in [\d.]+ s, [\d.]+ frames/s", said.err)
 
 
+def test_analyze_takes_an_effect_and_refuses_its_options_without_it(desk: Desk, shot: str) -> None:
+    where = ("--in", shot, "--colorspace", COLORSPACE, "--shot-range", "1001-1002")
+    said = desk.run("analyze", *where, "--effect", "look", "--style", "comic_ink")
+    assert said.status == 0, said.err
+    assert re.fullmatch(r"[0-9a-f]{12}\n", said.out)
+    said = desk.run("analyze", *where, "--style", "comic_ink")
+    assert said.status == 2
+    assert "--effect" in said.err
+
+
 def test_analyze_prints_an_id_that_render_takes(desk: Desk, shot: str, out: Path) -> None:
     said = desk.run("analyze", "--in", shot, "--colorspace", COLORSPACE, "--shot-range", "1001-1002")
     assert said.status == 0, said.err
