@@ -301,9 +301,13 @@ class Plate(Message):
     colorspace: Annotated[str, "OCIO name of the space it is read in"] = ""
     compression: Annotated[str, "As written; an output without an own one gets the same"] = ""
     parts: Annotated[list[str], "Names (or numbers) of its parts"] = field(default_factory=list)
-    layers: Annotated[list[str], "Layers with colour that can be treated"] = field(default_factory=list)
+    layers: Annotated[list[str], "Layers with colour, by the names that `layer` takes; plain channels need none"] = (
+        field(default_factory=list)
+    )
     views: Annotated[list[str], "Views of a multi-view file or of a %V pattern"] = field(default_factory=list)
-    shots: Annotated[list[str], "Ids of analysed shots that hold its frames"] = field(default_factory=list)
+    shots: Annotated[
+        list[str], "Ids of shots analysed with these settings that hold its frames, the one a job finds first"
+    ] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

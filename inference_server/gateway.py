@@ -35,7 +35,7 @@ from host_bridge.envelope import (
     unpack,
 )
 from host_bridge.errors import FaceplateError, RequestError, ServerError, unknown_name
-from host_bridge.jobspec import JobSpec
+from host_bridge.jobspec import JobSpec, PlateSpec
 from host_bridge.mailbox import Mailbox
 from inference_server import worklink as w
 from inference_server.access import Admission, KeyPair, Roots
@@ -45,7 +45,15 @@ from inference_server.jobs import JobStore
 from inference_server.questions import busy, replaced_preview
 from inference_server.scheduler import Scheduler
 from inference_server.supervisor import Supervisor
-from inference_server.validation import check_job, check_paths, check_preview, clip_error, decode
+from inference_server.validation import (
+    check_job,
+    check_ocio,
+    check_paths,
+    check_plate,
+    check_preview,
+    clip_error,
+    decode,
+)
 
 T = TypeVar("T")
 
@@ -200,6 +208,8 @@ class Gateway:
             self._later(self._catalog.models, lambda found: self._tell(session, header, lambda: m.Models(_ok(found))))
         elif isinstance(message, m.ListColor):
             self._list_color(session, header, message.ocio)
+        elif isinstance(message, m.DescribePlate):
+            self._describe_plate(session, header, message)
         elif isinstance(message, m.SubmitJob):
             self._scheduler.submit(session, header, message, self._check)
         elif isinstance(message, m.CancelJob):
@@ -283,19 +293,31 @@ class Gateway:
         self._later(check, checked)
 
     def _list_color(self, session: str, header: Header, ocio: str) -> None:
-        if len(ocio) > 4096:
-            raise _bad("ocio", ocio[:80], "a path")
-
         def check() -> str:
-            if ocio and not ocio.startswith("ocio://"):
-                self._roots.check(ocio)
-            return ocio
+            mapped = check_ocio(ocio, self._config)
+            if mapped and not mapped.startswith("ocio://"):
+                self._roots.check(mapped)
+            return mapped
 
         def checked(path: str | FaceplateError) -> None:
             if isinstance(path, FaceplateError):
                 self._to_client(session, m.Error(clip_error(path)), header, ())
             else:
                 self._scheduler.questions.color(session, header, path)
+
+        self._later(check, checked)
+
+    def _describe_plate(self, session: str, header: Header, message: m.DescribePlate) -> None:
+        def check() -> tuple[PlateSpec, str]:
+            plate, ocio = check_plate(message.plate, message.ocio, self._config)
+            check_paths(JobSpec("analyse", plate, ocio=ocio), self._roots)
+            return plate, ocio
+
+        def checked(found: tuple[PlateSpec, str] | FaceplateError) -> None:
+            if isinstance(found, FaceplateError):
+                self._to_client(session, m.Error(clip_error(found)), header, ())
+            else:
+                self._scheduler.questions.plate(session, header, *found)
 
         self._later(check, checked)
 

@@ -1,23 +1,25 @@
-"""What is asked of workers besides jobs: previews and what an OCIO config offers.
+"""What is asked of workers besides jobs: previews, what a plate is, what an OCIO config offers.
 
-A question goes to a free worker, else in between two frames of a busy one; each worker has one at a time. A newer
-preview of a session replaces an older one that has not begun. Every question is answered, also when its worker dies.
+A question that needs the device goes to a free worker, else in between two frames of a busy one; each worker has one of
+them at a time. The others are answered beside its work. A newer preview of a session replaces an older one that has not
+begun. Every question is answered, also when its worker dies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from host_bridge import messages as m
 from host_bridge.envelope import Header
 from host_bridge.errors import FaceplateError, JobError, ServerError, from_wire
-from host_bridge.jobspec import PreviewSpec
+from host_bridge.jobspec import PlateSpec, PreviewSpec
 from inference_server import worklink as w
 from inference_server.validation import clip_error
 
 _MAX_ASKS = 200
+_ASIDE_PER_WORKER = 4
 
 
 class Worker(Protocol):
@@ -25,7 +27,6 @@ class Worker(Protocol):
 
     device: str
     job_id: str
-    ask_id: str
     warm_plate: str
 
     @property
@@ -51,14 +52,26 @@ Send = Callable[[str, m.Message, "Header | None", "tuple[bytes, ...]"], None]
 
 @dataclass
 class _Ask:
-    """A question: who asked, and what to send once a worker is free for it."""
+    """A question: who asked, what to send once a worker is free for it, and what the answer is.
 
-    id: str
+    `known` are fields of the answer that the client gave itself; `plate` the plate a worker may have warm.
+    """
+
     session: str
     parent: Header
     message: w.LinkMessage
-    preview: PreviewSpec | None = None
-    stamp: int = 0
+    answer: type[m.Message]
+    known: Mapping[str, Any] = field(default_factory=dict)
+    plate: str = ""
+    worker: Any = None
+
+    @property
+    def id(self) -> str:
+        return self.parent.id
+
+    @property
+    def aside(self) -> bool:
+        return isinstance(self.message, w.Aside)
 
 
 class Questions:
@@ -72,15 +85,21 @@ class Questions:
 
     def preview(self, session: str, parent: Header, spec: PreviewSpec, stamp: int) -> None:
         """Make a picture soon; one of this session that has not begun is answered `replaced`."""
-        for older in [a for a in self._waiting if a.session == session and a.preview and a.id != parent.id]:
-            self._waiting.remove(older)
-            frame = older.preview.frame if older.preview else 0
-            self._send(session, replaced_preview(older.stamp, frame), older.parent, ())
-        self._ask(_Ask(parent.id, session, parent, w.MakePreview(parent.id, spec), spec, stamp))
+        for older in [a for a in self._waiting if a.session == session and a.answer is m.PreviewResult]:
+            if older.id != parent.id:
+                self._waiting.remove(older)
+                self._send(session, replaced_preview(**older.known), older.parent, ())
+        known = {"stamp": stamp, "frame": spec.frame}
+        message = w.MakePreview(parent.id, spec)
+        self._ask(_Ask(session, parent, message, m.PreviewResult, known, spec.job.plate.pattern))
 
     def color(self, session: str, parent: Header, ocio: str) -> None:
-        """Ask a worker what an OCIO config offers."""
-        self._ask(_Ask(parent.id, session, parent, w.TellColor(parent.id, ocio)))
+        """Ask what an OCIO config offers."""
+        self._ask(_Ask(session, parent, w.TellColor(parent.id, ocio), m.Color))
+
+    def plate(self, session: str, parent: Header, plate: PlateSpec, ocio: str) -> None:
+        """Ask what a plate is."""
+        self._ask(_Ask(session, parent, w.TellPlate(parent.id, plate, ocio), m.Plate))
 
     def give_up(self, failure: FaceplateError) -> None:
         """Answer everything that waits: no worker will ever be ready."""
@@ -90,9 +109,8 @@ class Questions:
 
     def bereaved(self, worker: Any, why: str) -> None:
         """The worker died; answer what it was asked."""
-        ask = self._asked.pop(worker.ask_id, None)
-        worker.ask_id = ""
-        if ask is not None:
+        for ask in [a for a in self._asked.values() if a.worker is worker]:
+            del self._asked[ask.id]
             self._refuse(ask, worker_died(f"the worker died while answering ({why})", None))
 
     def _ask(self, ask: _Ask) -> None:
@@ -110,31 +128,30 @@ class Questions:
     def dispatch(self) -> None:
         """Give waiting questions to workers."""
         for ask in list(self._waiting):
-            free = [worker for worker in self._workers.ready() if not worker.ask_id]
+            free = [worker for worker in self._workers.ready() if self._load(worker, ask.aside) < 1]
             if not free:
-                return
-            plate = ask.preview.job.plate.pattern if ask.preview else ""
-            worker = min(free, key=lambda v: (bool(v.job_id), v.warm_plate != plate))
+                continue  # one of the other kind may still go
+            worker = min(free, key=lambda v: (bool(v.job_id), v.warm_plate != ask.plate))
             self._waiting.remove(ask)
             self._asked[ask.id] = ask
-            worker.ask_id = ask.id
-            worker.warm_plate = plate or worker.warm_plate
+            ask.worker = worker
+            worker.warm_plate = ask.plate or worker.warm_plate
             self._workers.send(worker, ask.message)
 
-    def answered(self, worker: Any, message: w.Answer, buffers: tuple[bytes, ...]) -> None:
+    def _load(self, worker: Any, aside: bool) -> float:
+        """How much of what it may have in hand of that kind a worker has."""
+        count = sum(a.worker is worker and a.aside is aside for a in self._asked.values())
+        return count / _ASIDE_PER_WORKER if aside else count
+
+    def answered(self, message: w.Answer, buffers: tuple[bytes, ...]) -> None:
         """A worker's answer."""
         ask = self._asked.pop(message.ask_id, None)
-        if worker.ask_id == message.ask_id:
-            worker.ask_id = ""
         if ask is not None:
             try:
                 if message.error is not None:
                     raise from_wire(message.error)
-                if ask.preview is not None:
-                    fields = {**message.body_fields, "stamp": ask.stamp, "frame": ask.preview.frame}
-                    self._send(ask.session, m.from_body(m.PreviewResult, fields), ask.parent, buffers)
-                else:
-                    self._send(ask.session, m.from_body(m.Color, message.body_fields), ask.parent, ())
+                answer = m.from_body(ask.answer, {**message.body_fields, **ask.known})
+                self._send(ask.session, answer, ask.parent, buffers)
             except FaceplateError as error:
                 self._refuse(ask, error)
         self.dispatch()

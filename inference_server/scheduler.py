@@ -231,7 +231,7 @@ class Scheduler:
     def heard(self, worker: Any, message: w.LinkMessage, buffers: tuple[bytes, ...] = ()) -> None:
         """A worker's message and its buffers."""
         if isinstance(message, w.Answer):
-            self.questions.answered(worker, message, buffers)
+            self.questions.answered(message, buffers)
             return
         if not isinstance(message, w.RunMessage):
             return

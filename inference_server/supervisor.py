@@ -51,7 +51,6 @@ class WorkerProcess:
     why: str = ""
     failure: FaceplateError | None = None
     job_id: str = ""
-    ask_id: str = ""
     warm_plate: str = ""
     name: str = ""
     memory: w.WorkerMemory = field(default_factory=lambda: w.WorkerMemory(0))

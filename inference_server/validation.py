@@ -25,6 +25,7 @@ from host_bridge.jobspec import (
     MISSING_POLICIES,
     PREMULT_MODES,
     JobSpec,
+    PlateSpec,
     PreviewSpec,
 )
 from host_bridge.messages import JOB_KINDS
@@ -35,6 +36,7 @@ from inference_server.config import ServerConfig
 T = TypeVar("T")
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{0,64}\Z")
+_BUILT_IN = re.compile(r"ocio://[A-Za-z0-9_.-]{1,128}\Z")
 _MAX_PATH = 4096
 _MAX_TEXT = 512
 _MAX_ITEMS = 4096
@@ -56,21 +58,14 @@ def check_job(spec: JobSpec, config: ServerConfig, effects: Callable[[], Iterabl
     if spec.kind not in JOB_KINDS:
         raise unknown_name("request.unknown_name", "kind of job", spec.kind[:80], list(JOB_KINDS))
     spec = _map_paths(spec, config)
-    _choice("missing", spec.plate.missing, MISSING_POLICIES)
-    _choice("premult", spec.plate.premult, PREMULT_MODES)
     for name, text in (
-        ("colorspace", spec.plate.colorspace),
-        ("layer", spec.plate.layer),
-        ("part", spec.plate.part),
         ("face", spec.face),
         ("compression", spec.compression),
         ("effect", spec.effect),
         ("ocio_hash", spec.ocio_hash),
     ):
         _text(name, text)
-    for name, text in (("view", spec.plate.view), ("shot", spec.shot)):
-        if not _PLAIN_NAME.match(text) or ".." in text:
-            raise _bad(name, text, "letters, digits, _ - and .")
+    _plain("shot", spec.shot)
     _frames("frames", spec.frames, config)
     _frames("shot_range", spec.shot_range, config)
     if len(spec.matte_channels) > len(MATTE_NAMES):
@@ -116,10 +111,30 @@ def check_preview(
     return replace(spec, job=replace(checked, kind="render"))
 
 
+def check_plate(plate: PlateSpec, ocio: str, config: ServerConfig) -> tuple[PlateSpec, str]:
+    """A plate and an OCIO config with their paths mapped to this host; nothing on disk is looked at.
+
+    Raises RequestError.
+    """
+    for name, text in (("colorspace", plate.colorspace), ("layer", plate.layer), ("part", plate.part)):
+        _text(name, text)
+    _choice("missing", plate.missing, MISSING_POLICIES)
+    _choice("premult", plate.premult, PREMULT_MODES)
+    _plain("view", plate.view)
+    return replace(plate, pattern=_mapped("plate", plate.pattern, config, required=True)), check_ocio(ocio, config)
+
+
+def check_ocio(text: str, config: ServerConfig) -> str:
+    """An OCIO config's path mapped to this host, or the name of a built-in one (`ocio://...`). Raises RequestError."""
+    if _BUILT_IN.match(text):
+        return text
+    return _mapped("ocio", text, config)
+
+
 def check_paths(spec: JobSpec, roots: Roots) -> None:
     """Judge every path of a job against the disk: inside the roots, and the output not the input. May block."""
     for path in (spec.plate.pattern, spec.output, spec.matte_output, spec.style_image, spec.ocio):
-        if path:
+        if path and not _BUILT_IN.match(path):
             roots.check(path)
     if spec.mask is not None:
         roots.check(spec.mask.pattern)
@@ -149,32 +164,27 @@ def clip_error(error: FaceplateError, limit: int = 2000) -> dict[str, Any]:
 
 
 def _map_paths(spec: JobSpec, config: ServerConfig) -> JobSpec:
-    def mapped(name: str, path: str, *, required: bool = False) -> str:
-        if not path and not required:
-            return ""
-        _text(name, path, _MAX_PATH)
-        path = map_path(path, config.path_maps)
-        if not os.path.isabs(path):
-            raise _bad(name, path, "a path that is absolute on the server's host, or set path_maps there")
-        return path
-
-    plate = replace(spec.plate, pattern=mapped("plate", spec.plate.pattern, required=True))
-    mask = spec.mask and replace(spec.mask, pattern=mapped("mask", spec.mask.pattern, required=True))
+    plate, ocio = check_plate(spec.plate, spec.ocio, config)
+    mask = spec.mask and replace(spec.mask, pattern=_mapped("mask", spec.mask.pattern, config, required=True))
     return replace(
         spec,
         plate=plate,
         mask=mask,
-        output=mapped("output", spec.output),
-        matte_output=mapped("matte_output", spec.matte_output),
-        style_image=mapped("style_image", spec.style_image),
-        ocio=_ocio(spec.ocio, mapped),
+        output=_mapped("output", spec.output, config),
+        matte_output=_mapped("matte_output", spec.matte_output, config),
+        style_image=_mapped("style_image", spec.style_image, config),
+        ocio=ocio,
     )
 
 
-def _ocio(text: str, mapped: Callable[[str, str], str]) -> str:
-    if re.match(r"ocio://[A-Za-z0-9_.-]{1,128}\Z", text):
-        return text
-    return mapped("ocio", text)
+def _mapped(name: str, path: str, config: ServerConfig, *, required: bool = False) -> str:
+    if not path and not required:
+        return ""
+    _text(name, path, _MAX_PATH)
+    path = map_path(path, config.path_maps)
+    if not os.path.isabs(path):
+        raise _bad(name, path, "a path that is absolute on the server's host, or set path_maps there")
+    return path
 
 
 def _check_effect(spec: JobSpec, effects: Callable[[], Iterable[EffectDescriptor]]) -> None:
@@ -218,6 +228,11 @@ def _frames(name: str, text: str, config: ServerConfig) -> None:
 def _text(name: str, text: str, limit: int = _MAX_TEXT) -> None:
     if len(text) > limit or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 or ord(c) == 127 for c in text):
         raise _bad(name, ascii(text)[:80], f"printable text of at most {limit} characters")
+
+
+def _plain(name: str, text: str) -> None:
+    if not _PLAIN_NAME.match(text) or ".." in text:
+        raise _bad(name, text, "letters, digits, _ - and .")
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -23,15 +23,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-import zmq
-
-from host_bridge.envelope import Envelope, Pen, pack, unpack
 from host_bridge.errors import FaceplateError, JobError, ServerError
 from inference_server import worklink as w
 from inference_server.config import ServerConfig, config_from_json
+from inference_server.link import Link
 from inference_server.runs import (
     FrameDone,
     FrameFailed,
@@ -44,10 +41,13 @@ from inference_server.runs import (
     Warned,
 )
 
+if TYPE_CHECKING:
+    from inference_server.describing import Describer
+
 _log = logging.getLogger("faceplate.worker")
 _ORPHAN_GRACE_S = 5.0
 _MEMORY_S = 1.0
-_IDLE_MS = 200
+_IDLE_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
 
@@ -106,21 +106,15 @@ class Worker:
         self._parent = parent
         self._config = config_from_json(hello["config"])
         self._device = str(hello["device"])
-        self._pen = Pen(str(hello["session"]))
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._link = self._context.socket(zmq.DEALER)
-        self._link.linger = 2000
-        self._link.sndtimeo = 30_000
-        self._link.curve_serverkey = str(hello["server_key"]).encode()
-        self._link.curve_publickey = str(hello["public_key"]).encode()
-        self._link.curve_secretkey = str(hello["secret_key"]).encode()
-        self._link.connect(str(hello["endpoint"]))
         self._runner: Runner | None = None
         self._job_id = ""
         self._stop_job = False
         self._quit = False
         self._next_job: w.RunJob | None = None
         self._memory_told = 0.0
+        self._describer: Describer | None = None
+        self._describing = threading.Lock()
+        self._link = Link(hello, self._tell)
 
     def main(self) -> int:
         """Serve until told to quit or orphaned; the exit status."""
@@ -129,13 +123,13 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - answered: every job is refused with it
             _log.exception("the pipeline cannot be opened on %s", self._device)
             known = error if isinstance(error, FaceplateError) else _unexpected(error)
-            self._send(w.WorkerFailed(known.to_wire()))
+            self._link.send(w.WorkerFailed(known.to_wire()))
             self._close()
             return 1
-        self._send(w.WorkerReady(self._device))
+        self._link.send(w.WorkerReady(self._device))
         try:
             while not self._over:
-                self._receive(_IDLE_MS)
+                self._receive(_IDLE_S)
                 job, self._next_job = self._next_job, None
                 if job is not None:
                     self._run(job, self._runner)
@@ -147,13 +141,10 @@ class Worker:
 
     @property
     def _over(self) -> bool:
-        return self._quit or self._parent.gone
+        return self._quit or self._parent.gone or self._link.broken
 
     def _close(self) -> None:
-        if self._parent.gone:
-            self._link.linger = 0
-        self._link.close()
-        self._context.term()
+        self._link.close(orphaned=self._parent.gone)
 
     # jobs
 
@@ -193,22 +184,22 @@ class Worker:
             state, error = "failed", _unexpected(raised)
         self._job_id = ""
         if not self._over:
-            self._send(w.RunEnded(job.job_id, job.attempt, state, error.to_wire() if error else None))
+            self._link.send(w.RunEnded(job.job_id, job.attempt, state, error.to_wire() if error else None))
 
     def _report(self, job: w.RunJob, event: RunEvent) -> None:
         here = (job.job_id, job.attempt)
         if isinstance(event, Planned):
-            self._send(w.RunPlanned(*here, event.shot, len(event.frames), dict(event.plan)))
+            self._link.send(w.RunPlanned(*here, event.shot, len(event.frames), dict(event.plan)))
         elif isinstance(event, Progress):
-            self._send(w.RunProgress(*here, event.stage, event.done, event.total))
+            self._link.send(w.RunProgress(*here, event.stage, event.done, event.total))
         elif isinstance(event, FrameStarted):
-            self._send(w.RunFrameStarted(*here, event.frame))
+            self._link.send(w.RunFrameStarted(*here, event.frame))
         elif isinstance(event, FrameDone):
-            self._send(w.RunFrameDone(*here, event.frame, event.path, event.status, float(event.seconds)))
+            self._link.send(w.RunFrameDone(*here, event.frame, event.path, event.status, float(event.seconds)))
         elif isinstance(event, FrameFailed):
-            self._send(w.RunFrameFailed(*here, event.frame, dict(event.error)))
+            self._link.send(w.RunFrameFailed(*here, event.frame, dict(event.error)))
         elif isinstance(event, Warned):
-            self._send(w.RunWarned(*here, event.code, event.message, event.frame))
+            self._link.send(w.RunWarned(*here, event.code, event.message, event.frame))
 
     # questions
 
@@ -230,19 +221,18 @@ class Worker:
 
         self._answer(asked.ask_id, make)
 
-    def _color(self, asked: w.TellColor) -> None:
-        def tell() -> tuple[dict[str, Any], tuple[bytes, ...]]:
-            from inference_server.plates.color import ColorConfig
+    def _tell(self, asked: w.Aside) -> None:
+        """Answer what needs neither device nor pipeline; on the link's side threads."""
 
-            config = ColorConfig(asked.ocio or self._config.ocio)
-            fields = {
-                "config": config.source,
-                "hash": config.hash,
-                "colorspaces": config.spaces(),
-                "roles": config.roles(),
-                "displays": config.displays(),
-            }
-            return fields, ()
+        def tell() -> tuple[dict[str, Any], tuple[bytes, ...]]:
+            with self._describing:
+                if self._describer is None:
+                    from inference_server.describing import Describer
+
+                    self._describer = Describer(self._config)
+            if isinstance(asked, w.TellPlate):
+                return self._describer.plate(asked.plate, asked.ocio).body(), ()
+            return self._describer.color(asked.ocio).body(), ()
 
         self._answer(asked.ask_id, tell)
 
@@ -250,23 +240,21 @@ class Worker:
         try:
             fields, buffers = make()
         except FaceplateError as error:
-            self._send(w.Answer(ask_id, error=error.to_wire()))
+            self._link.send(w.Answer(ask_id, error=error.to_wire()))
         except MemoryError as error:
-            self._send(w.Answer(ask_id, error=_out_of_memory(error).to_wire()))
+            self._link.send(w.Answer(ask_id, error=_out_of_memory(error).to_wire()))
         except Exception as error:  # noqa: BLE001 - answered: the request fails with it
             _log.exception("request %s", ask_id)
-            self._send(w.Answer(ask_id, error=_unexpected(error).to_wire()))
+            self._link.send(w.Answer(ask_id, error=_unexpected(error).to_wire()))
         else:
-            self._send(w.Answer(ask_id, fields), buffers)
+            self._link.send(w.Answer(ask_id, fields), buffers)
 
     # the link
 
-    def _receive(self, wait_ms: int) -> None:
+    def _receive(self, wait_s: float) -> None:
         """Take what the gateway says; a preview is made on the spot."""
-        while self._link.poll(wait_ms):
-            wait_ms = 0
-            envelope = unpack(self._link.recv_multipart(), w.LINK_LIMITS)
-            message = msgspec.convert(envelope.body, w.TO_WORKER[envelope.header.type])
+        while (message := self._link.next(wait_s)) is not None:
+            wait_s = 0
             if isinstance(message, w.RunJob):
                 self._next_job = message
                 return
@@ -274,21 +262,15 @@ class Worker:
                 self._stop_job = self._stop_job or message.job_id == self._job_id
             elif isinstance(message, w.MakePreview):
                 self._preview(message)
-            elif isinstance(message, w.TellColor):
-                self._color(message)
             elif isinstance(message, w.Quit):
                 self._quit = True
-
-    def _send(self, message: w.LinkMessage, buffers: tuple[bytes, ...] = ()) -> None:
-        envelope = Envelope(self._pen.header(message.TYPE), None, message.body(), buffers)
-        self._link.send_multipart(pack(envelope, w.LINK_LIMITS))
 
     def _tell_memory(self) -> None:
         now = time.monotonic()
         if now - self._memory_told < _MEMORY_S:
             return
         self._memory_told = now
-        self._send(w.WorkerMemory(resident_bytes(), *_device_memory()))
+        self._link.send(w.WorkerMemory(resident_bytes(), *_device_memory()))
 
 
 def open_runner(config: ServerConfig, device: str) -> Runner:

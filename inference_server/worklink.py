@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from host_bridge.envelope import Limits
-from host_bridge.jobspec import JobSpec, PreviewSpec
+from host_bridge.jobspec import JobSpec, PlateSpec, PreviewSpec
 
 LINK_LIMITS = Limits(body=64 << 20, buffer=256 << 20, buffers=1)
 
@@ -69,6 +69,17 @@ class TellColor(LinkMessage):
     TYPE: ClassVar[str] = "tell_color"
 
     ask_id: str
+    ocio: str
+
+
+@dataclass(frozen=True)
+class TellPlate(LinkMessage):
+    """Say what a plate is."""
+
+    TYPE: ClassVar[str] = "tell_plate"
+
+    ask_id: str
+    plate: PlateSpec
     ocio: str
 
 
@@ -190,7 +201,7 @@ class RunEnded(LinkMessage):
 
 @dataclass(frozen=True)
 class Answer(LinkMessage):
-    """What MakePreview or TellColor led to; a picture's pixels follow as a buffer."""
+    """What a question led to: the fields of the client's answer. A picture's pixels follow as a buffer."""
 
     TYPE: ClassVar[str] = "answer"
 
@@ -215,6 +226,10 @@ FROM_WORKER: dict[str, type[LinkMessage]] = {
         Answer,
     )
 }
-TO_WORKER: dict[str, type[LinkMessage]] = {c.TYPE: c for c in (RunJob, StopJob, MakePreview, TellColor, Quit)}
+TO_WORKER: dict[str, type[LinkMessage]] = {
+    c.TYPE: c for c in (RunJob, StopJob, MakePreview, TellColor, TellPlate, Quit)
+}
+
+Aside = TellColor | TellPlate  # answered beside the worker's main thread, at any time
 
 RunMessage = RunPlanned | RunProgress | RunFrameStarted | RunFrameDone | RunFrameFailed | RunWarned | RunEnded

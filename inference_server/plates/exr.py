@@ -47,7 +47,7 @@ from inference_server.plates.types import Attribute, Part, PlateFrame, Samples
 
 _EXACT = frozenset({"none", "rle", "zips", "zip", "piz", "htj2k256", "htj2k32", "zstd"})
 _BINDING_COMPRESSION = {name: name.upper() for name in COMPRESSIONS} | {"none": "NO"}
-_DTYPES = {"uint": np.dtype(np.uint32), "half": np.dtype(np.float16), "float": np.dtype(np.float32)}
+_DTYPES: dict[str, np.dtype[Any]] = {"uint": np.dtype(np.uint32), "half": np.dtype(np.float16), "float": np.dtype(np.float32)}
 _KINDS = {dtype: name for name, dtype in _DTYPES.items()}
 _DWA_LEVEL = "dwaCompressionLevel"
 _DEFAULTS: dict[str, Attribute] = {
@@ -93,6 +93,13 @@ def read_exr_header(data: bytes | bytearray) -> FileHeader:
     Raises PlateError `plate.unreadable`, `plate.truncated`, `plate.deep` or `plate.subsampled`.
     """
     header = parse_header(data)
+    check_flat(header)
+    check_chunks(data, header)
+    return header
+
+
+def check_flat(header: FileHeader) -> None:
+    """Raise PlateError `plate.deep` or `plate.subsampled` for what cannot be treated."""
     if header.deep:
         raise PlateError(
             "plate.deep",
@@ -108,8 +115,6 @@ def read_exr_header(data: bytes | bytearray) -> FileHeader:
                     value=name,
                     remedy="Write the plate as RGB (luminance/chroma files lose colour resolution on every write).",
                 )
-    check_chunks(data, header)
-    return header
 
 
 def decode_exr(data: bytearray, *, frame: int, path: str) -> PlateFrame:
@@ -132,17 +137,34 @@ def decode_exr(data: bytearray, *, frame: int, path: str) -> PlateFrame:
             value=len(decoded),
             remedy="Render or copy the frame again.",
         )
-    parts = tuple(_part(header, index, pixels.channels) for index, pixels in enumerate(decoded))
-    return PlateFrame(frame, path, parts)
+    samples = [
+        {name: pixels.channels[name].pixels for name in part.channels}
+        for part, pixels in zip(header.parts, decoded, strict=True)
+    ]
+    return PlateFrame(frame, path, tuple(_part(header, index, channels) for index, channels in enumerate(samples)))
 
 
-def _part(file: FileHeader, index: int, pixels: Mapping[str, Any]) -> Part:
+def outline_exr(head: bytes | bytearray, *, frame: int, path: str) -> PlateFrame:
+    """What the file's first bytes say of it: every part with all but its samples, which are [0, 0] of their type.
+
+    Errors as `read_exr_header`; `plate.truncated` also where `head` ends before the headers do.
+    """
+    header = parse_header(head)
+    check_flat(header)
+    samples = [
+        {name: np.empty((0, 0), _DTYPES[channel.type]) for name, channel in part.channels.items()}
+        for part in header.parts
+    ]
+    return PlateFrame(frame, path, tuple(_part(header, index, channels) for index, channels in enumerate(samples)))
+
+
+def _part(file: FileHeader, index: int, samples: Mapping[str, Samples]) -> Part:
     header = file.parts[index]
     storage = encode("string", "tiledimage" if file.is_tiled(index) else "scanlineimage")
     aspect = header.attributes.get("pixelAspectRatio")
     return Part(
         name=header.text("name"),
-        channels={name: pixels[name].pixels for name in header.channels},
+        channels=samples,
         data_window=header.data_window,
         display_window=window_of(header.attributes["displayWindow"]),
         pixel_aspect=float(decode(aspect)) if aspect is not None and aspect.type == "float" else 1.0,

@@ -84,17 +84,40 @@ def read_image(path: str, frame: int, made: str = "") -> PlateFrame:
         _check_dpx_size(path)
     source = _open(path)
     try:
-        spec = source.spec()
-        if spec.deep or spec.depth != 1:
-            raise PlateError("plate.format", "the file is not a flat picture", path=path, remedy="Write it flat.")
-        if spec.nchannels > 4 and made != "tiff":
-            raise _unreadable(path, f"{spec.nchannels} channels")
+        spec = _flat_spec(source, path, made)
         stored = source.read_image(0, 0, 0, spec.nchannels, spec.format)
         problem = source.geterror()
     finally:
         source.close()
     if stored is None or problem:
         raise _unreadable(path, problem)
+    return PlateFrame(frame, path, (_part(spec, stored, path, made),))
+
+
+def outline_image(path: str, frame: int) -> PlateFrame:
+    """The file without its samples, which are [0, 0]. Errors as `read_image`."""
+    made = format_of(path)
+    source = _open(path)
+    try:
+        spec = _flat_spec(source, path, made)
+    finally:
+        source.close()
+    # The type OpenImageIO would give the samples, so that the same files are refused.
+    kind = {"half": "float16", "float": "float32"}.get(str(spec.format), str(spec.format))
+    return PlateFrame(frame, path, (_part(spec, np.empty((0, 0, spec.nchannels), kind), path, made),))
+
+
+def _flat_spec(source: Any, path: str, made: str) -> Any:
+    spec = source.spec()
+    if spec.deep or spec.depth != 1:
+        raise PlateError("plate.format", "the file is not a flat picture", path=path, remedy="Write it flat.")
+    if spec.nchannels > 4 and made != "tiff":
+        raise _unreadable(path, f"{spec.nchannels} channels")
+    return spec
+
+
+def _part(spec: Any, stored: Samples, path: str, made: str) -> Part:
+    """The picture as a part: `stored` [H, W, C] of the spec's own type."""
     kind = str(spec.format)
     if kind in _FULL_SCALE:
         bits = spec.get_int_attribute("oiio:BitsPerSample", 8 if kind == "uint8" else 16)
@@ -115,7 +138,7 @@ def read_image(path: str, frame: int, made: str = "") -> PlateFrame:
     display = Window(
         spec.full_x, spec.full_y, spec.full_x + spec.full_width, spec.full_y + spec.full_height
     )  # fmt: skip
-    part = Part(
+    return Part(
         name="",
         channels={name: np.ascontiguousarray(samples[:, :, i]) for i, name in enumerate(names)},
         data_window=data,
@@ -123,7 +146,6 @@ def read_image(path: str, frame: int, made: str = "") -> PlateFrame:
         pixel_aspect=float(spec.get_float_attribute("PixelAspectRatio", 1.0)) or 1.0,
         header={**_attributes(spec), SOURCE_FORMAT: encode("string", note)},
     )
-    return PlateFrame(frame, path, (part,))
 
 
 def _check_dpx_size(path: str) -> None:

@@ -13,7 +13,8 @@ Integer channels are ids, not pictures, and are refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 
 import numpy as np
@@ -49,6 +50,31 @@ def choose(frame: PlateFrame, layer: str = "", part: str = "", view: str = "") -
                     return _checked(frame, index, chosen, by_part[index])
         raise _no_layer(frame, layer)
     return _usual(frame, by_part)
+
+
+def layers_of(frame: PlateFrame, part: str = "", view: str = "") -> list[str]:
+    """The layers with colour that `choose` takes by name in that part and view, in the file's order.
+
+    Plain channels, which need no name, and layers that only an artist can know to be pictures (depth, masks) are not
+    listed. Samples are not looked at. Raises PlateError `plate.layer` for a part or view that is not there.
+    """
+    declared = views_of(frame)
+    view = view or next(iter(declared), "")
+    listed = []
+    for index in _views(frame, _parts(frame, part), view)[0]:
+        own = frame.parts[index].name if len(frame.parts) > 1 else ""
+        for found, channels in _layers(frame.parts[index]).items():
+            name = ".".join(word for word in (found or own).split(".") if word not in declared)
+            if name and name not in listed and _colours(channels, explicit=False):
+                with suppress(PlateError):  # ids, and layers of another view
+                    choose(frame, name, part, view)
+                    listed.append(name)
+    return listed
+
+
+def views_of(frame: PlateFrame) -> list[str]:
+    """The views a file declares, the default first."""
+    return _declared(frame.parts)
 
 
 def _usual(frame: PlateFrame, by_part: dict[int, dict[str, _Layer]]) -> ChosenLayer:
@@ -122,8 +148,8 @@ def _parts(frame: PlateFrame, part: str) -> list[int]:
 def _views(frame: PlateFrame, indices: list[int], view: str) -> tuple[list[int], list[str]]:
     """The parts of the view, and its names inside channel names ("" = none)."""
     own = {index: _attribute(frame.parts[index], "view") for index in indices}
-    shared = next((v for index in indices if isinstance(v := _attribute(frame.parts[index], "multiView"), list)), [])
-    declared = list(dict.fromkeys([*(str(v) for v in own.values() if v), *(str(v) for v in shared)]))
+    shared = _shared([frame.parts[index] for index in indices])
+    declared = _declared([frame.parts[index] for index in indices])
     if not declared:
         return indices, [""]
     wanted = view or declared[0]
@@ -133,6 +159,16 @@ def _views(frame: PlateFrame, indices: list[int], view: str) -> tuple[list[int],
     if parts:
         return parts, ["", wanted]
     return indices, [wanted] if shared and wanted != shared[0] else ["", wanted]
+
+
+def _declared(parts: Sequence[Part]) -> list[str]:
+    own = [str(v) for part in parts if (v := _attribute(part, "view"))]
+    return list(dict.fromkeys([*own, *_shared(parts)]))
+
+
+def _shared(parts: Sequence[Part]) -> list[str]:
+    found = next((v for part in parts if isinstance(v := _attribute(part, "multiView"), list)), [])
+    return [str(view) for view in found]
 
 
 def _attribute(part: Part, name: str) -> object:

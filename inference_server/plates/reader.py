@@ -12,12 +12,13 @@ from fractions import Fraction
 
 from host_bridge.errors import FaceplateError, PlateError
 from inference_server.plates.attributes import Timecode, decode
-from inference_server.plates.exr import decode_exr, is_exr
-from inference_server.plates.images import format_of, read_image
+from inference_server.plates.exr import decode_exr, is_exr, outline_exr
+from inference_server.plates.images import format_of, outline_image, read_image
 from inference_server.plates.sequence import PlannedFrame
 from inference_server.plates.types import Attribute, Part, PlateFrame
 
 _DEFAULT_RATE = Fraction(24)
+_HEAD = 256 * 1024
 
 
 def read_plate(path: str, frame: int = 1) -> PlateFrame:
@@ -34,6 +35,29 @@ def read_plate(path: str, frame: int = 1) -> PlateFrame:
             return decode_exr(data, frame=frame, path=path)
         del data
         return read_image(path, frame)
+    except FaceplateError as error:
+        raise error.at(frame=frame, path=path) from error.__cause__
+
+
+def read_outline(path: str, frame: int = 1) -> PlateFrame:
+    """A file's parts, channels, windows and attributes without any samples: every channel is [0, 0] of its type.
+
+    Errors as `read_plate`, as far as they show without decoding.
+    """
+    try:
+        kind = format_of(path)
+        size = _HEAD
+        while True:
+            head = read_bytes(path, size)
+            if kind != "exr" and not is_exr(head):
+                return outline_image(path, frame)
+            try:
+                return outline_exr(head, frame=frame, path=path)
+            except PlateError as error:
+                # Some renderers put whole scripts into the header.
+                if error.code != "plate.truncated" or len(head) < size:
+                    raise
+            size *= 8
     except FaceplateError as error:
         raise error.at(frame=frame, path=path) from error.__cause__
 
@@ -79,11 +103,15 @@ def _rate(attribute: Attribute | None) -> Fraction:
     return _DEFAULT_RATE
 
 
-def read_bytes(path: str) -> bytearray:
-    """A whole file. Raises PlateError `plate.missing_frame`, `plate.permission`, `plate.empty_file`, `.unreadable`."""
+def read_bytes(path: str, limit: int = -1) -> bytearray:
+    """A whole file, or its first `limit` bytes.
+
+    Raises PlateError `plate.missing_frame`, `plate.permission`, `plate.empty_file`, `plate.unreadable`.
+    """
     try:
         with open(path, "rb", buffering=0) as file:
-            data = bytearray(os.fstat(file.fileno()).st_size)
+            size = os.fstat(file.fileno()).st_size
+            data = bytearray(size if limit < 0 else min(size, limit))
             view, filled = memoryview(data), 0
             while filled < len(data) and (got := file.readinto(view[filled:])):
                 filled += got

@@ -76,7 +76,7 @@ class Pattern:
         return number if digits in padded else None
 
 
-def _views_on_disk(text: str) -> list[str]:
+def views_on_disk(text: str) -> list[str]:
     """Names that the first `%V` of `text` stands for on disk; what follows it is checked only within its folder."""
     found = _VIEW.search(text)
     if found is None or found.group() == "%v":
@@ -114,7 +114,7 @@ def with_view(text: str, view: str = "") -> tuple[str, str]:
     if not _VIEW.search(text):
         return text, ""
     if not view:
-        views = _views_on_disk(text)
+        views = views_on_disk(text)
         if not views:
             raise PlateError(
                 "plate.layer",
