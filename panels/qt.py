@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import TYPE_CHECKING
 
 from host_bridge.errors import PanelError
 
@@ -62,11 +61,8 @@ __all__ = [
     "run_dialog",
 ]
 
-if TYPE_CHECKING:
-    PointerEvent = QtGui.QMouseEvent | QtGui.QWheelEvent | QtGui.QDropEvent
 
-
-def event_position(event: PointerEvent) -> QtCore.QPointF:
+def event_position(event: QtGui.QMouseEvent | QtGui.QWheelEvent | QtGui.QDropEvent) -> QtCore.QPointF:
     """Where in the widget a mouse, wheel or drop event happened, in fractions of logical pixels."""
     if PYSIDE2:
         return event.localPos() if isinstance(event, QtGui.QMouseEvent) else QtCore.QPointF(event.pos())

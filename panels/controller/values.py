@@ -286,12 +286,12 @@ class Values:
         """The value of what `param` depends on; constant by definition, so any frame will do."""
         return {param.depends: self.value(param.depends, 0)} if param.depends else {}
 
-    def _all_keys(self, target: Target | None) -> set[float]:
+    def _all_keys(self, target: Target | None) -> frozenset[float]:
         if target is not None:
-            return set(self.keys(target))
+            return frozenset(self.keys(target))
         state = self._history.document.state
         settings = [*state.params.values(), *(row.setting for row in state.edits)]
-        return {frame for setting in settings for frame in setting.frames}
+        return frozenset(frame for setting in settings for frame in setting.frames)
 
     def _descriptor(self) -> EffectDescriptor:
         current = self._effects.current
