@@ -33,8 +33,12 @@ class Draw:
     step: int
     index: int
 
+    def seed_of(self, name: str) -> int:
+        """For a generator on another device: large noise maps, say, on which devices need not agree."""
+        return derive(self.seed, self.step, self.index, name)
+
     def generator(self, name: str) -> torch.Generator:
-        return torch.Generator().manual_seed(derive(self.seed, self.step, self.index, name))
+        return torch.Generator().manual_seed(self.seed_of(name))
 
     def normal(self, name: str, shape: Sequence[int] = ()) -> Tensor:
         return torch.randn(tuple(shape), generator=self.generator(name))
