@@ -314,10 +314,10 @@ class Plate(Message):
 class Faces(Message):
     """Answers list_faces. Coordinates are plate pixels from the display window's upper left corner.
 
-    A face: `track`, `state` (detected, interpolated, manual), `score`, `chosen` (by the job's face choice), `box`
-    [x0, y0, x1, y1], `points` [[x, y], ...] of the 478-point mesh, `region` [x0, y0, x1, y1], the crop the effect
-    takes.
-    A track: `track`, `enabled`, `chosen`, `frames` (a range).
+    A face: `track`, `enabled` (effects see it), `state` (detected, interpolated, manual), `score`, `chosen` (by the
+    job's face choice; none where that names no face of the shot), `box` [x0, y0, x1, y1], `points` [[x, y], ...] of the
+    478-point mesh, `region` [x0, y0, x1, y1], the crop the effect takes ([] without an effect, or outside the plate).
+    A track: `track`, `enabled`, `chosen`, `frames` (a range, "" = nowhere).
     """
 
     TYPE: ClassVar[str] = "faces"
@@ -326,7 +326,9 @@ class Faces(Message):
     shot: Annotated[str, 'Id of the analysed shot; "" = not analysed, faces of this frame alone'] = ""
     locked: Annotated[bool, "The shot is approved; repairs are refused"] = False
     faces: Annotated[list[dict[str, Any]], "Faces of this frame"] = field(default_factory=list)
-    tracks: Annotated[list[dict[str, Any]], "Tracks of the shot"] = field(default_factory=list)
+    tracks: Annotated[list[dict[str, Any]], "Tracks of the shot; [] where it is not analysed"] = field(
+        default_factory=list
+    )
     repairs: Annotated[dict[str, Any], "The shot's manual repairs, as `faceplate shots edit --export` writes them"] = (
         field(default_factory=dict)
     )

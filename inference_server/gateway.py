@@ -46,6 +46,7 @@ from inference_server.questions import busy, replaced_preview
 from inference_server.scheduler import Scheduler
 from inference_server.supervisor import Supervisor
 from inference_server.validation import (
+    check_faces,
     check_job,
     check_ocio,
     check_paths,
@@ -210,6 +211,8 @@ class Gateway:
             self._list_color(session, header, message.ocio)
         elif isinstance(message, m.DescribePlate):
             self._describe_plate(session, header, message)
+        elif isinstance(message, m.ListFaces):
+            self._list_faces(session, header, message)
         elif isinstance(message, m.SubmitJob):
             self._scheduler.submit(session, header, message, self._check)
         elif isinstance(message, m.CancelJob):
@@ -318,6 +321,20 @@ class Gateway:
                 self._to_client(session, m.Error(clip_error(found)), header, ())
             else:
                 self._scheduler.questions.plate(session, header, *found)
+
+        self._later(check, checked)
+
+    def _list_faces(self, session: str, header: Header, message: m.ListFaces) -> None:
+        def check() -> m.ListFaces:
+            asked = check_faces(message, self._config, self._catalog.descriptors)
+            check_paths(asked.job, self._roots)
+            return asked
+
+        def checked(asked: m.ListFaces | FaceplateError) -> None:
+            if isinstance(asked, FaceplateError):
+                self._to_client(session, m.Error(clip_error(asked)), header, ())
+            else:
+                self._scheduler.questions.faces(session, header, asked.job, asked.frame)
 
         self._later(check, checked)
 

@@ -22,14 +22,18 @@ import torch
 from host_bridge.effects import check_values
 from host_bridge.errors import FaceplateError, JobError, from_wire
 from host_bridge.jobspec import JobSpec, PreviewSpec
+from host_bridge.messages import Faces
 from inference_server.config import ServerConfig
-from inference_server.effects.base import Effect, Resources, ShotEffect
+from inference_server.effects.base import NO_DATA, Effect, Resources, ShotData, ShotEffect
 from inference_server.effects.registry import load_effect
+from inference_server.facelist import list_faces
 from inference_server.faces.analyse import FaceTools
+from inference_server.faces.types import FaceFrame
 from inference_server.models.store import store_of
 from inference_server.plates.color import ColorConfig
 from inference_server.plates.exr import use_codec_threads
 from inference_server.plates.output import check_format, prepare_folder
+from inference_server.plates.reader import read_outline
 from inference_server.plates.sequence import (
     FramePlan,
     Pattern,
@@ -38,8 +42,9 @@ from inference_server.plates.sequence import (
     plan_frames,
     refuse_overwriting,
 )
+from inference_server.plates.types import Window
 from inference_server.prefetch import prefetch
-from inference_server.preparing import with_shot_data
+from inference_server.preparing import stored_shot_data, with_shot_data
 from inference_server.preview import Previewer
 from inference_server.rendering import RenderSettings, choose_faces, is_identity, render_frame, work_exposure
 from inference_server.renderjob import LoadedFrame, RenderJob, is_kept, load_frame, may_copy, write_frame
@@ -298,6 +303,26 @@ class PipelineRunner:
             return self.render_settings(job, source, analysis)
 
         return self._previewer.show(spec, source, settings)
+
+    def faces(self, job: JobSpec, frame: int) -> Faces:
+        """The faces of a frame (see facelist). Raises as `preview`."""
+        source = self.open_source(job)
+        record, analysis = self._previewer.analysis(job, frame, source)
+        if not job.effect:
+            return list_faces(record, analysis, frame, job.face, None)
+        settings = self.render_settings(replace(job, face="all"), source, analysis)
+        learned: dict[int, ShotData] = {}
+        for track in settings.faces:
+            stored = record and stored_shot_data(self._store, record, replace(settings, faces=(track,)))
+            learned.update(stored.shots if stored else {})
+        plate = read_outline(source.sequence.files[frame], frame)
+        window = plate.parts[source.layer(plate).part].seen
+        values = settings.values.at(frame)
+
+        def region(face: FaceFrame) -> Window:
+            return settings.effect.region(face, values, learned.get(face.track, NO_DATA)).intersect(window)
+
+        return list_faces(record, analysis, frame, job.face, region)
 
 
 def _finish(job: RenderJob, item: _Written, done: int, total: int, told: set[str]) -> tuple[int, list[RunEvent]]:

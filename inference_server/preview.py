@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from host_bridge.errors import PlateError
-from host_bridge.jobspec import PreviewSpec
+from host_bridge.jobspec import JobSpec, PreviewSpec
 from inference_server.effects.base import NO_DATA, ShotData, ShotEffect
 from inference_server.faces.analyse import FaceTools
 from inference_server.plates.color import ViewerTransform
@@ -33,6 +33,7 @@ from inference_server.shots.types import ShotAnalysis
 from inference_server.source import MaskSource, PlateSource
 
 _KEPT_FRAMES = 4
+_KEPT_SHOTS = 2
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ class Previewer:
         self._tools = tools
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="faceplate-preview")
         self._frames: OrderedDict[tuple[object, ...], _Known] = OrderedDict()
+        self._stored: OrderedDict[tuple[str, int], ShotAnalysis] = OrderedDict()
 
     def close(self) -> None:
         self._frames.clear()
+        self._stored.clear()
         self._pool.shutdown()
 
     def show(
@@ -69,7 +72,7 @@ class Previewer:
     ) -> PreviewPicture:
         """Render `spec`. Raises PlateError `plate.missing_frame` and whatever reading and the effect raise."""
         began = time.monotonic()
-        known = self._known(spec, source)
+        known = self._known(spec.job, spec.frame, source)
         settings, learned = self._with_data(known, source, settings_for(known.analysis))
         part = known.plate.parts[known.layer.part]
         region = self._region(spec, known, settings, part)
@@ -103,28 +106,48 @@ class Previewer:
             seconds=time.monotonic() - began,
         )
 
-    def _known(self, spec: PreviewSpec, source: PlateSource) -> _Known:
-        path = source.sequence.files.get(spec.frame)
+    def analysis(self, job: JobSpec, frame: int, source: PlateSource) -> tuple[ShotRecord | None, ShotAnalysis]:
+        """What is known of a frame's faces: of the shot that holds it, or (None) of the frame alone.
+
+        Of an analysed shot nothing is decoded. Raises as `show`.
+        """
+        record, _ = self._find(job, frame, source)
+        return (record, self._load(record)) if record else (None, self._known(job, frame, source).analysis)
+
+    def _find(self, job: JobSpec, frame: int, source: PlateSource) -> tuple[ShotRecord | None, str]:
+        """The stored shot that holds the frame, and the digest of the frame's file."""
+        path = source.sequence.files.get(frame)
         if path is None:
             raise PlateError(
                 "plate.missing_frame",
                 "the frame is not on disk",
-                frame=spec.frame,
-                path=source.sequence.pattern.path(spec.frame),
+                frame=frame,
+                path=source.sequence.pattern.path(frame),
                 remedy="Choose a frame that is.",
             )
         digest = self._store.digests.of(path)
-        record = self._store.get(spec.job.shot) if spec.job.shot else None
-        if record is None and not spec.job.shot_range:
-            record = self._store.find(source.settings, {spec.frame: digest}, None)
-        key = (digest, spec.frame, source.settings, record.key if record else "")
+        record = self._store.get(job.shot) if job.shot else None
+        if record is None and not job.shot_range:
+            record = self._store.find(source.settings, {frame: digest}, None)
+        return record, digest
+
+    def _load(self, record: ShotRecord) -> ShotAnalysis:
+        """A shot's analysis, read once for all frames the artist looks at."""
+        key = (record.id, record.revision)
+        if key not in self._stored:
+            self._stored[key] = self._store.load(record)
+        self._stored.move_to_end(key)
+        while len(self._stored) > _KEPT_SHOTS:
+            self._stored.popitem(last=False)
+        return self._stored[key]
+
+    def _known(self, job: JobSpec, frame: int, source: PlateSource) -> _Known:
+        record, digest = self._find(job, frame, source)
+        key = (digest, frame, source.settings, (record.key, record.revision) if record else None)
         known = self._frames.get(key)
         if known is None:
-            plate = read_plate(path, spec.frame)
-            if record is not None:
-                analysis = self._store.load(record)
-            else:
-                analysis = self._alone(source, spec.frame)
+            plate = read_plate(source.sequence.files[frame], frame)
+            analysis = self._load(record) if record is not None else self._alone(source, frame)
             known = _Known(plate, source.layer(plate), analysis, record)
             self._frames[key] = known
         self._frames.move_to_end(key)

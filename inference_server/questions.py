@@ -1,4 +1,4 @@
-"""What is asked of workers besides jobs: previews, what a plate is, what an OCIO config offers.
+"""What is asked of workers besides jobs: previews, faces, what a plate is, what an OCIO config offers.
 
 A question that needs the device goes to a free worker, else in between two frames of a busy one; each worker has one of
 them at a time. The others are answered beside its work. A newer preview of a session replaces an older one that has not
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from host_bridge import messages as m
 from host_bridge.envelope import Header
 from host_bridge.errors import FaceplateError, JobError, ServerError, from_wire
-from host_bridge.jobspec import PlateSpec, PreviewSpec
+from host_bridge.jobspec import JobSpec, PlateSpec, PreviewSpec
 from inference_server import worklink as w
 from inference_server.validation import clip_error
 
@@ -92,6 +92,11 @@ class Questions:
         known = {"stamp": stamp, "frame": spec.frame}
         message = w.MakePreview(parent.id, spec)
         self._ask(_Ask(session, parent, message, m.PreviewResult, known, spec.job.plate.pattern))
+
+    def faces(self, session: str, parent: Header, job: JobSpec, frame: int) -> None:
+        """Ask for the faces of a frame."""
+        message = w.TellFaces(parent.id, job, frame)
+        self._ask(_Ask(session, parent, message, m.Faces, plate=job.plate.pattern))
 
     def color(self, session: str, parent: Header, ocio: str) -> None:
         """Ask what an OCIO config offers."""

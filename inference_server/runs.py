@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from host_bridge.jobspec import JobSpec, PreviewSpec
+from host_bridge.messages import Faces
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,10 @@ class Runner(Protocol):
 
     def preview(self, spec: PreviewSpec) -> PreviewPicture:
         """Make one picture, using what is decoded and analysed already where possible."""
+        ...
+
+    def faces(self, job: JobSpec, frame: int) -> Faces:
+        """The faces of a frame, using what is decoded and analysed already where possible."""
         ...
 
     def close(self) -> None:

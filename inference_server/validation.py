@@ -28,7 +28,7 @@ from host_bridge.jobspec import (
     PlateSpec,
     PreviewSpec,
 )
-from host_bridge.messages import JOB_KINDS
+from host_bridge.messages import JOB_KINDS, ListFaces
 from host_bridge.paths import count_frames, map_path, same_pattern
 from inference_server.access import Roots, resolve_pattern
 from inference_server.config import ServerConfig
@@ -94,8 +94,7 @@ def check_preview(
     """A preview with its job's paths mapped; sizes, names and viewer settings checked."""
     if not 16 <= spec.max_size <= config.max_preview:
         raise _bad("max_size", spec.max_size, f"16 to {config.max_preview} pixels")
-    if not -10_000_000 <= spec.frame <= 10_000_000:
-        raise _bad("frame", spec.frame, "a frame number")
+    _frame(spec.frame)
     _choice("crop", spec.crop, ("face", "frame"))
     _choice("show", spec.show, ("result", "plate", "matte"))
     _text("display", spec.display)
@@ -104,11 +103,22 @@ def check_preview(
         raise _bad("exposure", str(spec.exposure), "-40 to 40 stops")
     if not math.isfinite(spec.gamma) or not 0.01 <= spec.gamma <= 100:
         raise _bad("gamma", str(spec.gamma), "0.01 to 100")
-    job = replace(spec.job, kind="analyse", output="", matte_output="")
-    checked = check_job(job, config, effects)
+    checked = _looked_at(spec.job, config, effects)
     if checked.effect == "" and spec.show == "result":
         raise _bad("effect", "", "an effect, or show=plate")
-    return replace(spec, job=replace(checked, kind="render"))
+    return replace(spec, job=checked)
+
+
+def check_faces(asked: ListFaces, config: ServerConfig, effects: Callable[[], Iterable[EffectDescriptor]]) -> ListFaces:
+    """A request for faces with its job's paths mapped. Raises as `check_job`."""
+    _frame(asked.frame)
+    return replace(asked, job=_looked_at(asked.job, config, effects))
+
+
+def _looked_at(job: JobSpec, config: ServerConfig, effects: Callable[[], Iterable[EffectDescriptor]]) -> JobSpec:
+    """A job that is only looked at, whatever its kind, so that it needs no output."""
+    checked = check_job(replace(job, kind="analyse", output="", matte_output="", repairs={}), config, effects)
+    return replace(checked, kind="render")
 
 
 def check_plate(plate: PlateSpec, ocio: str, config: ServerConfig) -> tuple[PlateSpec, str]:
@@ -209,6 +219,11 @@ def _check_effect(spec: JobSpec, effects: Callable[[], Iterable[EffectDescriptor
             )
         edits.append((edit[0], edit[1]))
     check_values(known[spec.effect], spec.params, edits)
+
+
+def _frame(frame: int) -> None:
+    if not -10_000_000 <= frame <= 10_000_000:
+        raise _bad("frame", frame, "a frame number")
 
 
 def _frames(name: str, text: str, config: ServerConfig) -> None:

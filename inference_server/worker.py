@@ -221,6 +221,15 @@ class Worker:
 
         self._answer(asked.ask_id, make)
 
+    def _faces(self, asked: w.TellFaces) -> None:
+        if self._runner is None:
+            return
+
+        def tell(runner: Runner = self._runner) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+            return runner.faces(asked.job, asked.frame).body(), ()
+
+        self._answer(asked.ask_id, tell)
+
     def _tell(self, asked: w.Aside) -> None:
         """Answer what needs neither device nor pipeline; on the link's side threads."""
 
@@ -252,7 +261,7 @@ class Worker:
     # the link
 
     def _receive(self, wait_s: float) -> None:
-        """Take what the gateway says; a preview is made on the spot."""
+        """Take what the gateway says; a question is answered on the spot."""
         while (message := self._link.next(wait_s)) is not None:
             wait_s = 0
             if isinstance(message, w.RunJob):
@@ -262,6 +271,8 @@ class Worker:
                 self._stop_job = self._stop_job or message.job_id == self._job_id
             elif isinstance(message, w.MakePreview):
                 self._preview(message)
+            elif isinstance(message, w.TellFaces):
+                self._faces(message)
             elif isinstance(message, w.Quit):
                 self._quit = True
 

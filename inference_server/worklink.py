@@ -63,6 +63,17 @@ class MakePreview(LinkMessage):
 
 
 @dataclass(frozen=True)
+class TellFaces(LinkMessage):
+    """Say which faces a frame has, between the frames of a running job if need be."""
+
+    TYPE: ClassVar[str] = "tell_faces"
+
+    ask_id: str
+    job: JobSpec
+    frame: int
+
+
+@dataclass(frozen=True)
 class TellColor(LinkMessage):
     """Say what an OCIO config offers."""
 
@@ -227,7 +238,7 @@ FROM_WORKER: dict[str, type[LinkMessage]] = {
     )
 }
 TO_WORKER: dict[str, type[LinkMessage]] = {
-    c.TYPE: c for c in (RunJob, StopJob, MakePreview, TellColor, TellPlate, Quit)
+    c.TYPE: c for c in (RunJob, StopJob, MakePreview, TellFaces, TellColor, TellPlate, Quit)
 }
 
 Aside = TellColor | TellPlate  # answered beside the worker's main thread, at any time

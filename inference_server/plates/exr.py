@@ -47,7 +47,11 @@ from inference_server.plates.types import Attribute, Part, PlateFrame, Samples
 
 _EXACT = frozenset({"none", "rle", "zips", "zip", "piz", "htj2k256", "htj2k32", "zstd"})
 _BINDING_COMPRESSION = {name: name.upper() for name in COMPRESSIONS} | {"none": "NO"}
-_DTYPES: dict[str, np.dtype[Any]] = {"uint": np.dtype(np.uint32), "half": np.dtype(np.float16), "float": np.dtype(np.float32)}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "uint": np.dtype(np.uint32),
+    "half": np.dtype(np.float16),
+    "float": np.dtype(np.float32),
+}
 _KINDS = {dtype: name for name, dtype in _DTYPES.items()}
 _DWA_LEVEL = "dwaCompressionLevel"
 _DEFAULTS: dict[str, Attribute] = {

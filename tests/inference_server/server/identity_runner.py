@@ -18,6 +18,7 @@ import numpy as np
 
 from host_bridge.errors import EffectError, JobError
 from host_bridge.jobspec import JobSpec, PreviewSpec
+from host_bridge.messages import Faces
 from inference_server.config import ServerConfig
 from inference_server.runs import (
     FrameDone,
@@ -90,6 +91,9 @@ class IdentityRunner:
         size = spec.max_size
         pixels = np.full((size, size, 3), spec.frame % 256, np.uint8)
         return PreviewPicture(pixels, (0, 0, size, size), True, "", 0.001)
+
+    def faces(self, job: JobSpec, frame: int) -> Faces:
+        return Faces(frame)
 
     def close(self) -> None:
         pass
