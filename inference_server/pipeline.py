@@ -23,6 +23,7 @@ from host_bridge.effects import check_values
 from host_bridge.errors import FaceplateError, JobError, from_wire
 from host_bridge.jobspec import JobSpec, PreviewSpec
 from host_bridge.messages import Faces
+from host_bridge.repairs import repairs_from_json
 from inference_server.config import ServerConfig
 from inference_server.effects.base import NO_DATA, Effect, Resources, ShotData, ShotEffect
 from inference_server.effects.registry import load_effect
@@ -60,6 +61,7 @@ from inference_server.runs import (
     Warned,
 )
 from inference_server.shots.analysing import locate_shot
+from inference_server.shots.editing import edit_shot, open_plate
 from inference_server.shots.store import ShotRecord, ShotStore
 from inference_server.shots.types import ShotAnalysis
 from inference_server.source import MaskSource, PlateSource, load_style
@@ -126,6 +128,9 @@ class PipelineRunner:
             ) from error
 
     def _run(self, spec: JobSpec, context: JobContext) -> Iterator[RunEvent]:
+        if spec.kind == "repair":
+            yield from self._repair(spec)
+            return
         source = self.open_source(spec)
         with ExitStack() as stack:
             readers = stack.enter_context(_pool("faceplate-read"))
@@ -162,6 +167,19 @@ class PipelineRunner:
             if not settings.faces:
                 yield Warned("face.none", "no face was found in the shot; every frame is a copy of the plate")
             yield from self._render(job, planned, readers, stack.enter_context(_pool("faceplate-write")))
+
+    def _repair(self, spec: JobSpec) -> Iterator[RunEvent]:
+        """Analyse a shot again with the job's repairs; done already where it has just these, as after a restart."""
+        record = self._store.get(spec.shot)
+        self._store.refuse_locked(record)
+        config = self._config(spec.ocio)
+        config.check_hash(spec.ocio_hash)
+        repairs = repairs_from_json(spec.repairs)
+        source = open_plate(record, spec.plate.pattern, config)
+        yield Planned(record.id, tuple(sorted(record.frames)), self.plan)
+        if repairs != repairs_from_json(dict(record.repairs) or {"version": 1}):
+            with _pool("faceplate-read") as readers:
+                yield from edit_shot(self._store, record, repairs, source, readers, _LOOK_AHEAD, self._tools)
 
     def locate(
         self, source: PlateSource, wanted: tuple[int, ...], readers: ThreadPoolExecutor

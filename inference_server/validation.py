@@ -30,6 +30,7 @@ from host_bridge.jobspec import (
 )
 from host_bridge.messages import JOB_KINDS, ListFaces
 from host_bridge.paths import count_frames, map_path, same_pattern
+from host_bridge.repairs import repairs_from_json
 from inference_server.access import Roots, resolve_pattern
 from inference_server.config import ServerConfig
 
@@ -54,7 +55,10 @@ def decode(cls: type[T], body: dict[str, Any]) -> T:
 
 
 def check_job(spec: JobSpec, config: ServerConfig, effects: Callable[[], Iterable[EffectDescriptor]]) -> JobSpec:
-    """A job with its paths mapped to this host; nothing on disk is looked at. Raises RequestError, EffectError."""
+    """A job with its paths mapped to this host; nothing on disk is looked at.
+
+    Raises RequestError, EffectError, and ShotError `shot.edit` for repairs that cannot be read.
+    """
     if spec.kind not in JOB_KINDS:
         raise unknown_name("request.unknown_name", "kind of job", spec.kind[:80], list(JOB_KINDS))
     spec = _map_paths(spec, config)
@@ -75,6 +79,12 @@ def check_job(spec: JobSpec, config: ServerConfig, effects: Callable[[], Iterabl
     if spec.mask is not None:
         _choice("mask mode", spec.mask.mode, MASK_MODES)
         _text("mask channel", spec.mask.channel)
+    if spec.kind == "repair":
+        if not spec.shot:
+            raise _bad("shot", "", "the id of the analysed shot")
+        repairs_from_json(spec.repairs)
+    elif spec.repairs:
+        raise _bad("repairs", "given", "kind repair, or none")
     if spec.kind == "render" or spec.effect:
         _check_effect(spec, effects)
     if spec.kind == "render":

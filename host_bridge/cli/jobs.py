@@ -17,7 +17,7 @@ from host_bridge.client import Client
 from host_bridge.curves import Value
 from host_bridge.effects import EffectDescriptor, Param
 from host_bridge.errors import ExitCode, JobError, from_wire
-from host_bridge.messages import FrameFailedEvent, JobStatus, JobWarning, event_from_body
+from host_bridge.messages import FrameFailedEvent, JobStarted, JobStatus, JobWarning, event_from_body
 
 _JOB_ID = re.compile(r"[0-9a-f]{6,32}\Z")
 _ACTIONS = {
@@ -139,10 +139,12 @@ def _jobs(args: argparse.Namespace) -> int:
         print("no jobs")
     for job in found:
         failed = f", {job.failed} failed" if job.failed else ""
+        # Only a render puts frames on disk one by one; the others do all or nothing.
+        frames = f"{job.done}/{job.total or '?'}" if job.kind == "render" else str(job.total or "?")
         ending = ", cancelling" if job.cancelling and not job.ended else ""
         print(
             f"{job.job_id[:12]}  {job.state:<10} {job.kind:<8} {job.effect:<12} "
-            f"{job.done}/{job.total or '?'} frames{failed}{ending}" + (f"  {job.error['code']}" if job.error else "")
+            f"{frames} frames{failed}{ending}" + (f"  {job.error['code']}" if job.error else "")
         )
         if args.action == "show":
             _show(job)
@@ -164,9 +166,15 @@ def _with_events(client: Client, job_id: str) -> JobStatus:
 def _show(job: JobStatus) -> None:
     spec = job.job
     plate, mask = spec.get("plate") or {}, spec.get("mask") or {}
+    events = [event_from_body(str(body.get("type")), body) for body in job.events]
+    started = [event.shot for event in events if isinstance(event, JobStarted)]
+    repairs = spec.get("repairs") or {}
     lines = {
         "plate": plate.get("pattern"),
-        "frames": spec.get("frames") or "all on disk",
+        "frames": "" if job.kind == "repair" else spec.get("frames") or "all on disk",
+        "shot": started[-1] if started else spec.get("shot"),
+        "repairs": ", ".join(f"{len(v)} {k}" for k, v in repairs.items() if isinstance(v, list) and v)
+        or ("none" if job.kind == "repair" else ""),
         "output": spec.get("output"),
         "params": json.dumps(spec["params"]) if spec.get("params") else "",
         "edits": json.dumps(spec["edits"]) if spec.get("edits") else "",
@@ -176,8 +184,7 @@ def _show(job: JobStatus) -> None:
     for name, value in lines.items():
         if value:
             print(f"    {name:<8} {value}")
-    for body in job.events:
-        event = event_from_body(str(body.get("type")), body)
+    for event in events:
         if isinstance(event, JobWarning | FrameFailedEvent):
             print(f"    {describe(event)}")
     sys.stdout.flush()

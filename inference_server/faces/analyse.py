@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from host_bridge.repairs import Repairs
 from inference_server.faces.detect import SURE, Detector, MediaPipeDetector, Search
 from inference_server.faces.flow import ClassSmoother, SmoothedClasses
 from inference_server.faces.geometry import Points, Roi, View, bounding_box
 from inference_server.faces.landmarks import Landmarker, MediaPipeLandmarker, face_frame, find_faces
 from inference_server.faces.parsing import MediaPipeParser, Parser
-from inference_server.faces.repairs import Repairs, move_points, repairs_from_json, restructure
+from inference_server.faces.repairs import move_points, restructure
 from inference_server.faces.smooth import fill_gaps, jitter, smooth_track
 from inference_server.faces.track import Sighting, Tracker, is_cut, thumbnail
 from inference_server.faces.types import LANDMARKS, FaceFrame, FaceState, SegmentationMap
@@ -30,10 +31,8 @@ __all__ = [
     "AnalysisProgress",
     "FaceTools",
     "Frame",
-    "Repairs",
     "analyse_frames",
     "faces_of_picture",
-    "repairs_from_json",
 ]
 
 LARGE_TILES_EVERY = 12

@@ -14,9 +14,9 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from host_bridge.repairs import LANDMARKS as LANDMARKS
 
-LANDMARKS = 478
+FloatArray = NDArray[np.float32]
 
 
 class FaceState(IntEnum):

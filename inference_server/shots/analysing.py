@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from host_bridge.errors import FaceplateError, PlateError, ShotError
+from host_bridge.repairs import Repairs
 from inference_server.faces.analyse import FaceTools, Frame, analyse_frames
-from inference_server.faces.repairs import Repairs
 from inference_server.plates.color import auto_exposure
 from inference_server.plates.reader import read_plate
 from inference_server.plates.sequence import format_frames, parse_frames

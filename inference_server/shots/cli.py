@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from host_bridge import repairs as repairs_format
 from host_bridge.cli import show_error
 from host_bridge.cli.options import absolute, ocio_of
 from host_bridge.cli.progress import MODES, open_reporter
 from host_bridge.client import JobResult
 from host_bridge.errors import ExitCode, FaceplateError, RequestError, ShotError
 from host_bridge.messages import JobProgress, JobWarning
+from host_bridge.repairs import DEFAULT_REACH, Repairs, repairs_from_json
 from inference_server.config import ServerConfig, load_config
-from inference_server.faces import repairs as repairs_format
-from inference_server.faces.repairs import DEFAULT_REACH, Repairs, repairs_from_json
 from inference_server.faces.types import FaceState
 from inference_server.plates.sequence import format_frames
 from inference_server.runs import Progress, RunEvent, Warned

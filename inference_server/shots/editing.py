@@ -19,10 +19,11 @@ import numpy as np
 
 from host_bridge.errors import FaceplateError, PlateError, ShotError, unknown_name
 from host_bridge.jobspec import JobSpec, PlateSpec
+from host_bridge.repairs import DEFAULT_REACH, LANDMARKS, PointKeys, Repairs, repairs_from_json
 from inference_server.faces.analyse import FaceTools
 from inference_server.faces.nuke_tracks import read_nuke_tracks
-from inference_server.faces.repairs import DEFAULT_REACH, PointKeys, Repairs, repairs_from_json, restructure
-from inference_server.faces.types import LANDMARKS, FaceState
+from inference_server.faces.repairs import restructure
+from inference_server.faces.types import FaceState
 from inference_server.plates.color import ColorConfig
 from inference_server.plates.sequence import format_frames
 from inference_server.runs import RunEvent
@@ -35,7 +36,7 @@ _PARTS = ("split", "merge", "tracks", "boxes", "points")
 
 
 def read_repairs(path: Path) -> Repairs:
-    """The repairs in a file (format: faces.repairs). ShotError `shot.edit` says what is wrong and where."""
+    """The repairs in a file (format: host_bridge.repairs). ShotError `shot.edit` says what is wrong and where."""
     try:
         return repairs_from_json(json.loads(_text(path), object_pairs_hook=_without_duplicates))
     except json.JSONDecodeError as error:

@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from host_bridge.errors import ShotError
+from host_bridge.repairs import BoxKeys, Merge, Repairs, TrackEdit
 from inference_server.faces.analyse import AnalysisProgress, FaceTools, Frame, analyse_frames
 from inference_server.faces.detect import Detection, Search
 from inference_server.faces.geometry import View, eye_distance
 from inference_server.faces.parsing import MediaPipeParser
-from inference_server.faces.repairs import BoxKeys, Merge, Repairs, TrackEdit
 from inference_server.faces.types import FaceFrame, FaceState
 from inference_server.plates.types import Window
 from inference_server.shots.types import ShotAnalysis

@@ -9,17 +9,10 @@ import numpy as np
 import pytest
 
 from host_bridge.errors import ShotError
+from host_bridge.repairs import BoxKeys, PointKeys, Repairs, Split, repairs_from_json
 from inference_server.faces.geometry import eye_distance
 from inference_server.faces.nuke_tracks import curve_values, read_nuke_tracks
-from inference_server.faces.repairs import (
-    BoxKeys,
-    PointKeys,
-    Repairs,
-    Split,
-    move_points,
-    repairs_from_json,
-    restructure,
-)
+from inference_server.faces.repairs import move_points, restructure
 from inference_server.faces.types import FaceFrame, FaceState
 from inference_server.shots.types import Track
 
