@@ -33,6 +33,18 @@ def has_token(text: str) -> bool:
     return bool(_TOKEN.search(text))
 
 
+def frame_path(pattern: str, frame: int, view: str = "") -> str:
+    """The file of `frame` as far as the text tells: numbers are padded as written, `%V` is `view`, `%v` its letter."""
+
+    def stands_for(match: re.Match[str]) -> str:
+        token = match.group()
+        if token in ("%V", "%v"):
+            return (view if token == "%V" else view[:1]) or token
+        return f"{frame:0{_width(token)}d}"
+
+    return _TOKEN.sub(stands_for, pattern)
+
+
 def token_regex(part: str) -> re.Pattern[str]:
     """What names a path component with placeholders can stand for (`%V` any word, the others digits)."""
     pattern, end = "", 0
@@ -76,15 +88,16 @@ def _fold(path: str) -> str:
     return path[:1].lower() + path[1:] if re.match(r"[A-Za-z]:", path) else path
 
 
+def _width(token: str) -> int:
+    """Digits a number placeholder pads to."""
+    return len(token) if token[0] in "#@" else int(re.sub(r"\D", "", token) or 1)
+
+
 def _canonical(pattern: str) -> str:
     def number(match: re.Match[str]) -> str:
         token = match.group()
         if token.lower() == "%v":
             return token
-        if token[0] in "#@":
-            width = len(token)
-        else:
-            width = int(re.sub(r"\D", "", token) or 1)
-        return f"%0{width}d"
+        return f"%0{_width(token)}d"
 
     return _TOKEN.sub(number, pattern)

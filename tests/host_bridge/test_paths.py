@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from host_bridge.paths import count_frames, has_token, map_path, same_pattern, token_regex
+from host_bridge.paths import count_frames, frame_path, has_token, map_path, same_pattern, token_regex
 
 RULES = [("Z:/shots", "/mnt/z/shots"), ("/Volumes/z", "/mnt/z"), ("\\\\nas\\share", "/mnt/nas")]
 
@@ -65,3 +65,18 @@ def test_views_stand_for_names() -> None:
     assert token_regex("%V").match("left")
     assert not token_regex("%V").match("a/b")
     assert not has_token("plain.exr")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("/s/p.%04d.exr", "/s/p.0007.exr"),
+        ("/s/p.##.exr", "/s/p.07.exr"),
+        ("/s/p.$F4.exr", "/s/p.0007.exr"),
+        ("/s/p.%d.exr", "/s/p.7.exr"),
+        ("/s/%V/p_%v.%03d.exr", "/s/left/p_l.007.exr"),
+        ("/s/still.exr", "/s/still.exr"),
+    ],
+)
+def test_the_file_of_a_frame(pattern: str, path: str) -> None:
+    assert frame_path(pattern, 7, "left") == path
