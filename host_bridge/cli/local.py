@@ -16,6 +16,7 @@ _COMMANDS = (
     ("shots", "inference_server.shots.cli", "list, show, edit, lock or remove analysed shots"),
     ("doctor", "inference_server.doctor", "what works here, what is missing, how to get it"),
     ("demo", "inference_server.demo.cli", "the main job on a portrait plate, with a contact sheet"),
+    ("train", "inference_server.train_commands.cli", "train a model of your own style"),
     ("bench", "inference_server.bench.cli", "speed and memory, as ratios measured in one run"),
 )
 

@@ -7,7 +7,9 @@ import importlib
 
 # command, module, help. Each module offers add_arguments(parser) and run(args) -> exit status, and imports torch
 # only when it runs.
-_COMMANDS: tuple[tuple[str, str, str], ...] = ()
+_COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("vtoonify", "inference_server.train_commands.vtoonify", "a VToonify from a style's generators, about an hour"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -64,12 +64,12 @@ def document(args: argparse.Namespace) -> dict[str, Any]:
         named = CONFIGS / f"{args.config}.toml"
         table = read_toml(named if named.is_file() else Path(args.config))
     for assignment in args.set:
-        _assign(table, assignment)
+        assign(table, assignment)
     return table
 
 
-def _assign(table: dict[str, Any], assignment: str) -> None:
-    """`a.b = value` from text; what is no TOML value is taken as text."""
+def assign(table: dict[str, Any], assignment: str) -> None:
+    """Puts `a.b=value` into a table; what is no TOML value is taken as text."""
     key, equals, text = assignment.partition("=")
     try:
         value = parse_toml(f"value = {text}")["value"]

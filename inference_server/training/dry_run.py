@@ -1,4 +1,7 @@
-"""What a run will take, measured on its first steps without writing anything."""
+"""What a run will take, measured on steps at its beginning and its end without writing anything.
+
+Both, because schedules switch losses on: the last step of a run may take more than the first.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ from inference_server.training.recipe import Recipe
 class DryRun:
     """`memory` is the device's peak, or on the CPU the process' own; None where the system does not tell it.
 
-    `seconds_a_step` is a step after a first one to warm up; pictures, scores and checkpoints come on top.
+    `first_seconds` and `last_seconds` are those of a step at the beginning (after one to warm up) and at the end;
+    pictures, scores and checkpoints come on top.
     """
 
     recipe: str
@@ -33,11 +37,13 @@ class DryRun:
     memory_of: str
     checkpoint_bytes: int
     disk_bytes: int
-    seconds_a_step: float
+    first_seconds: float
+    last_seconds: float
 
     @property
     def seconds(self) -> float:
-        return self.seconds_a_step * self.steps
+        """Of the whole run, as if steps grew evenly from the first to the last."""
+        return 0.5 * (self.first_seconds + self.last_seconds) * self.steps
 
     def lines(self) -> list[str]:
         """The same for people."""
@@ -48,25 +54,23 @@ class DryRun:
             f"parameters  {self.trained_parameters:,} trained of {self.all_parameters:,}",
             f"memory      {memory}",
             f"checkpoint  {self.checkpoint_bytes / 2**20:.1f} MiB each, {self.disk_bytes / 2**20:.1f} MiB kept at most",
-            f"time        {self.seconds_a_step:.3f} s a step, {duration(self.seconds)} in all",
+            f"time        {self.first_seconds:.3f} s a step at first, {self.last_seconds:.3f} s at last, "
+            f"{duration(self.seconds)} in all",
         ]
 
 
 def dry_run(recipe: Recipe, config: TrainConfig, group: Group | None = None) -> DryRun:
-    """Builds the recipe and takes two steps (one when the run has only one), of which the second is timed."""
+    """Builds the recipe and takes three steps: one to warm up, one at the beginning, one at the end (timed both)."""
     group = group or Group()
     _reset_peak(group.device)
     with ExitStack() as stack:
         run = Run(recipe, config, None, group, stack)
         run.open()
-        seconds = 0.0
-        for _ in range(min(2, config.steps)):
-            started = time.perf_counter()
-            run.step()
-            run.state.step += 1
-            if group.device.type == "cuda":
-                torch.cuda.synchronize(group.device)
-            seconds = time.perf_counter() - started
+        _timed(run, group)
+        run.seek(min(1, config.steps - 1))
+        first = _timed(run, group)
+        run.seek(config.steps - 1)
+        last = _timed(run, group)
         memory = _peak(group.device)
         tensors = run.state.snapshot(run.table, recipe.name).tensors.values()
         size = sum(t.numel() * t.element_size() for t in tensors)
@@ -83,8 +87,17 @@ def dry_run(recipe: Recipe, config: TrainConfig, group: Group | None = None) -> 
             memory_of="GPU" if group.device.type == "cuda" else "this process",
             checkpoint_bytes=size,
             disk_bytes=size * kept,
-            seconds_a_step=seconds,
+            first_seconds=first,
+            last_seconds=last,
         )
+
+
+def _timed(run: Run, group: Group) -> float:
+    started = time.perf_counter()
+    run.step()
+    if group.device.type == "cuda":
+        torch.cuda.synchronize(group.device)
+    return time.perf_counter() - started
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -94,6 +94,7 @@ class Run:
         self.facts = recipe.card()
         card.check_facts(self.facts, self.state.parts.trained)
         self.saved_step = -1
+        self.drawn_step = -1
         self.skipped = 0
         self._stack = stack
         self._batches: Iterator[list[Batch]] = iter(())
@@ -114,6 +115,11 @@ class Run:
         self._batches = self._stack.enter_context(batches(self.recipe, config, self.group, state.step))
         events.insert(0, Started(state.step, config.steps, state.count(), self.group.size))
         return events
+
+    def seek(self, step: int) -> None:
+        """Goes to another step, its data and schedules, with the weights as they are (a dry run)."""
+        self.state.step = step
+        self._batches = self._stack.enter_context(batches(self.recipe, self.config, self.group, step))
 
     def _lock(self, folder: Path) -> None:
         """Keeps a second run out of the folder; the system lets go of the lock when a process dies."""
@@ -166,7 +172,8 @@ class Run:
         events: list[Event] = []
         if self.saved_step != self.state.step:
             events += self._save()
-        events += self._draw()
+        if self.drawn_step != self.state.step:
+            events += self._draw()
         exported = self._export()
         self.group.barrier()
         return events + exported
@@ -335,6 +342,7 @@ class Run:
 
     def _draw(self) -> list[Event]:
         """Curves and a sample sheet by the first process."""
+        self.drawn_step = self.state.step
         if self.folder is None or not self.group.first:
             return []
         step = self.state.step
