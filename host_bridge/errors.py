@@ -138,6 +138,13 @@ CODES: dict[str, CodeSpec] = {
     "host.unsupported": CodeSpec("The host, its edition or this clip does not allow that", _A),
     "host.failed": CodeSpec("The host refused or failed", _F),
     "host.install": CodeSpec("An installation cannot be written or removed", _N),
+    # farms
+    "farm.job_file": CodeSpec("A job file of a submission cannot be read", _M),
+    "farm.chunk": CodeSpec("The chunk holds no frame of the job", _A),
+    "farm.no_shot": CodeSpec("The analysis task has left no shot id", _M),
+    "farm.missing": CodeSpec("The farm's own command or package is not there", _S),
+    "farm.refused": CodeSpec("The farm refused the submission", _F),
+    "farm.write": CodeSpec("A submission cannot be written", _F),
     # the panel
     "panel.qt": CodeSpec("No usable Qt binding", _S),
     "panel.preset": CodeSpec("A preset cannot be read, applied or written", _A),
@@ -255,6 +262,10 @@ class HostError(FaceplateError):
     """Nuke and Resolve, and what is installed into them."""
 
 
+class FarmError(FaceplateError):
+    """Render farms: submissions and their job files."""
+
+
 class PanelError(FaceplateError):
     """The panel: its Qt, its presets, what is not filled in."""
 
@@ -274,6 +285,7 @@ _LEAVES: dict[str, type[FaceplateError]] = {
     "effect": EffectError,
     "model": ModelError,
     "host": HostError,
+    "farm": FarmError,
     "panel": PanelError,
     "training": TrainError,
 }

@@ -60,7 +60,7 @@ def add_parsers(commands: Any) -> None:
     )
     add_effect(render)
     add_faces(render)
-    _add_output(render)
+    add_output(render)
     add_shot(render)
     add_connection(render, runs_jobs=True)
     render.set_defaults(run=_render)
@@ -123,7 +123,7 @@ def add_parsers(commands: Any) -> None:
     keep_rest(preview)
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--out", required=True, metavar="PATTERN", help="frames to write, e.g. renders/sh010.%%04d.exr")
     group.add_argument(

@@ -8,7 +8,8 @@ import os
 from typing import Any
 
 from host_bridge import launcher
-from host_bridge.errors import ExitCode
+from host_bridge.endpoint import CONNECTION_FILE
+from host_bridge.errors import ExitCode, RequestError
 
 
 def add_parsers(commands: Any) -> None:
@@ -23,6 +24,16 @@ def add_parsers(commands: Any) -> None:
     )
     serve.add_argument("--config", default="", metavar="FOLDER", help="folder of server.toml and certificates")
     serve.add_argument("--detach", action="store_true", help="run in the background")
+    serve.add_argument(
+        "--runtime", default="", metavar="FOLDER", help="a server of its own, with its keys and jobs in this folder"
+    )
+    serve.add_argument(
+        "--announce",
+        choices=("openjd",),
+        default="",
+        metavar="openjd",
+        help="with --detach: let the following tasks of an Open Job Description session find the server",
+    )
     serve.set_defaults(run=_serve)
     stop = commands.add_parser("stop", help="stop the server; unfinished jobs go on at its next start")
     stop.add_argument("--server", default="", metavar="ENDPOINT")
@@ -39,11 +50,23 @@ def _serve(args: argparse.Namespace) -> int:
         settings["devices"] = args.device.split(",")
     if args.bind:
         settings["bind"] = args.bind
+    if args.runtime:
+        folder = os.path.abspath(args.runtime)
+        settings |= {"runtime": folder, "state": os.path.join(folder, "state")}
     if args.config:
         os.environ["FACEPLATE_CONFIG"] = os.path.abspath(args.config)
+    if args.announce and not (args.detach and args.runtime):
+        raise RequestError(
+            "request.bad_value",
+            "--announce is for a server in the background with a folder of its own",
+            value=args.announce,
+            remedy="Add --detach and --runtime FOLDER.",
+        )
     if not args.detach:
         return launcher.serve_foreground(settings)
     connection = launcher.serve_detached(settings)
+    if args.announce == "openjd":
+        print(f"openjd_env: FACEPLATE_SERVER={os.path.join(settings['runtime'], CONNECTION_FILE)}")
     print(f"serving on {connection.endpoint} (pid {connection.pid})")
     return int(ExitCode.OK)
 
