@@ -35,7 +35,7 @@ from host_bridge.envelope import (
     unpack,
 )
 from host_bridge.errors import FaceplateError, RequestError, ServerError, unknown_name
-from host_bridge.jobspec import JobSpec, PlateSpec
+from host_bridge.jobspec import JobSpec, PlateSpec, PreviewSpec
 from host_bridge.mailbox import Mailbox
 from inference_server import worklink as w
 from inference_server.access import Admission, KeyPair, Roots
@@ -204,9 +204,12 @@ class Gateway:
         elif isinstance(message, m.Ping):
             self._to_client(session, self._pong(session), header, ())
         elif isinstance(message, m.ListEffects):
-            self._later(self._catalog.effects, lambda found: self._tell(session, header, lambda: m.Effects(_ok(found))))
+            effects = self._catalog.effects
+            self._checked(
+                session, header, effects, lambda found: self._to_client(session, m.Effects(found), header, ())
+            )
         elif isinstance(message, m.ListModels):
-            self._later(self._catalog.models, lambda found: self._tell(session, header, lambda: m.Models(_ok(found))))
+            self._list_models(session, header)
         elif isinstance(message, m.ListColor):
             self._list_color(session, header, message.ocio)
         elif isinstance(message, m.DescribePlate):
@@ -280,20 +283,24 @@ class Gateway:
     def _preview(self, session: str, header: Header, message: m.Preview) -> None:
         self._newest_preview[session] = header.id
 
-        def check() -> Any:
+        def check() -> PreviewSpec:
             spec = check_preview(message.preview, self._config, self._catalog.descriptors)
             check_paths(spec.job, self._roots)
             return spec
 
-        def checked(spec: Any) -> None:
-            if isinstance(spec, FaceplateError):
-                self._to_client(session, m.Error(clip_error(spec)), header, ())
-            elif self._newest_preview.get(session) != header.id:
+        def ask(spec: PreviewSpec) -> None:
+            if self._newest_preview.get(session) != header.id:
                 self._to_client(session, replaced_preview(message.stamp, spec.frame), header, ())
             else:
                 self._scheduler.questions.preview(session, header, spec, message.stamp)
 
-        self._later(check, checked)
+        self._checked(session, header, check, ask)
+
+    def _list_models(self, session: str, header: Header) -> None:
+        def answer(models: list[dict[str, Any]]) -> None:
+            self._to_client(session, m.Models(models), header, ())
+
+        self._checked(session, header, self._catalog.models, answer)
 
     def _list_color(self, session: str, header: Header, ocio: str) -> None:
         def check() -> str:
@@ -302,13 +309,7 @@ class Gateway:
                 self._roots.check(mapped)
             return mapped
 
-        def checked(path: str | FaceplateError) -> None:
-            if isinstance(path, FaceplateError):
-                self._to_client(session, m.Error(clip_error(path)), header, ())
-            else:
-                self._scheduler.questions.color(session, header, path)
-
-        self._later(check, checked)
+        self._checked(session, header, check, lambda path: self._scheduler.questions.color(session, header, path))
 
     def _describe_plate(self, session: str, header: Header, message: m.DescribePlate) -> None:
         def check() -> tuple[PlateSpec, str]:
@@ -316,25 +317,27 @@ class Gateway:
             check_paths(JobSpec("analyse", plate, ocio=ocio), self._roots)
             return plate, ocio
 
-        def checked(found: tuple[PlateSpec, str] | FaceplateError) -> None:
-            if isinstance(found, FaceplateError):
-                self._to_client(session, m.Error(clip_error(found)), header, ())
-            else:
-                self._scheduler.questions.plate(session, header, *found)
-
-        self._later(check, checked)
+        self._checked(session, header, check, lambda found: self._scheduler.questions.plate(session, header, *found))
 
     def _list_faces(self, session: str, header: Header, message: m.ListFaces) -> None:
-        def check() -> m.ListFaces:
-            asked = check_faces(message, self._config, self._catalog.descriptors)
-            check_paths(asked.job, self._roots)
-            return asked
+        def check() -> JobSpec:
+            job = check_faces(message, self._config, self._catalog.descriptors)
+            check_paths(job, self._roots)
+            return job
 
-        def checked(asked: m.ListFaces | FaceplateError) -> None:
-            if isinstance(asked, FaceplateError):
-                self._to_client(session, m.Error(clip_error(asked)), header, ())
+        def ask(job: JobSpec) -> None:
+            self._scheduler.questions.faces(session, header, job, message.frame)
+
+        self._checked(session, header, check, ask)
+
+    def _checked(self, session: str, header: Header, check: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Do `check` on another thread; answer with its error, or go on here with its result."""
+
+        def checked(outcome: T | FaceplateError) -> None:
+            if isinstance(outcome, FaceplateError):
+                self._to_client(session, m.Error(clip_error(outcome)), header, ())
             else:
-                self._scheduler.questions.faces(session, header, asked.job, asked.frame)
+                then(outcome)
 
         self._later(check, checked)
 
@@ -342,12 +345,6 @@ class Gateway:
         self._to_client(session, m.Bye(), header, ())
         _log.info("shutdown asked for by session %s", session)
         self.stop()
-
-    def _tell(self, session: str, header: Header, make: Callable[[], m.Message]) -> None:
-        try:
-            self._to_client(session, make(), header, ())
-        except FaceplateError as error:
-            self._to_client(session, m.Error(clip_error(error)), header, ())
 
     def _remember(self, session: str, identity: bytes) -> None:
         self._routes[session] = identity
@@ -459,12 +456,6 @@ class Gateway:
             self._mailbox.put(lambda: finish(outcome))
 
         self._pool.submit(work).add_done_callback(done)
-
-
-def _ok(found: Any) -> Any:
-    if isinstance(found, FaceplateError):
-        raise found
-    return found
 
 
 def _job_id(text: str) -> str:

@@ -125,7 +125,13 @@ class PreviewPicture:
 
 
 class Runner(Protocol):
-    """What a worker process holds: made once per process by `inference_server.pipeline.open_runner(device, ...)`."""
+    """What a worker process holds: made once per process by `inference_server.pipeline.open_runner(device, ...)`.
+
+    `report` is set by the worker before the first call: (text, done in 0..1) says that a long step besides frames is
+    under way, such as "loading vtoonify"; 1 ends it. It may be called on any thread and at any rate.
+    """
+
+    report: Callable[[str, float], None]
 
     def run(self, spec: JobSpec, context: JobContext) -> Iterator[RunEvent]:
         """Do a job. Errors that end the job are raised as FaceplateError; per-frame ones are yielded."""

@@ -233,6 +233,9 @@ class Scheduler:
         if isinstance(message, w.Answer):
             self.questions.answered(message, buffers)
             return
+        if isinstance(message, w.WorkerActivity):
+            for busy_job in [j for j in self._jobs.values() if j.worker is worker]:
+                busy_job.heard = self._clock()  # it takes long, but it does not hang
         if not isinstance(message, w.RunMessage):
             return
         job = self._jobs.get(message.job_id)

@@ -54,6 +54,7 @@ class WorkerProcess:
     warm_plate: str = ""
     name: str = ""
     memory: w.WorkerMemory = field(default_factory=lambda: w.WorkerMemory(0))
+    activity: w.WorkerActivity = field(default_factory=w.WorkerActivity)
 
     @property
     def ready(self) -> bool:
@@ -74,6 +75,8 @@ class WorkerProcess:
             memory_used=self.memory.used,
             memory_total=self.memory.total,
             name=self.name,
+            activity=self.activity.text,
+            activity_done=self.activity.done if self.activity.text else 0.0,
         )
 
 
@@ -143,6 +146,8 @@ class Supervisor:
             worker.failure = from_wire(message.error)
         elif isinstance(message, w.WorkerMemory):
             worker.memory = message
+        elif isinstance(message, w.WorkerActivity):
+            worker.activity = message if message.done < 1 else w.WorkerActivity()
         return worker
 
     def tick(self) -> bool:
@@ -187,6 +192,7 @@ class Supervisor:
         worker.keys, worker.session, worker.identity = keys, new_id(), b""
         worker.state = "starting" if worker.restarts == 0 else "restarting"
         worker.started, worker.why, worker.memory = self._clock(), "", w.WorkerMemory(0)
+        worker.activity = w.WorkerActivity()
         hello = {
             "endpoint": self._endpoint,
             "server_key": self._server_key.decode(),

@@ -119,10 +119,10 @@ def check_preview(
     return replace(spec, job=checked)
 
 
-def check_faces(asked: ListFaces, config: ServerConfig, effects: Callable[[], Iterable[EffectDescriptor]]) -> ListFaces:
-    """A request for faces with its job's paths mapped. Raises as `check_job`."""
+def check_faces(asked: ListFaces, config: ServerConfig, effects: Callable[[], Iterable[EffectDescriptor]]) -> JobSpec:
+    """The job of a request for faces with its paths mapped. Raises as `check_job`."""
     _frame(asked.frame)
-    return replace(asked, job=_looked_at(asked.job, config, effects))
+    return _looked_at(asked.job, config, effects)
 
 
 def _looked_at(job: JobSpec, config: ServerConfig, effects: Callable[[], Iterable[EffectDescriptor]]) -> JobSpec:

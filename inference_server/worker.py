@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("faceplate.worker")
 _ORPHAN_GRACE_S = 5.0
 _MEMORY_S = 1.0
+_ACTIVITY_S = 0.1
 _IDLE_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
@@ -99,6 +100,28 @@ class Lease:
             return False
 
 
+class Activity:
+    """Tells the gateway of a long step, at most ten times a second."""
+
+    def __init__(self, send: Callable[[w.LinkMessage], None]) -> None:
+        self._send = send
+        self._told = w.WorkerActivity()
+        self._when = 0.0
+
+    def report(self, text: str, done: float) -> None:
+        """See runs.Runner; any thread."""
+        step = w.WorkerActivity(text[:200], min(1.0, max(0.0, float(done))))
+        now = time.monotonic()
+        if step.text != self._told.text or step.done >= 1 or now - self._when >= _ACTIVITY_S:
+            self._told, self._when = step, now
+            self._send(step)
+
+    def over(self) -> None:
+        """What was asked for has ended; a step that failed half-way is not under way any more."""
+        if self._told.done < 1:
+            self.report("", 1.0)
+
+
 class Worker:
     """One process's state and its link to the gateway."""
 
@@ -115,11 +138,13 @@ class Worker:
         self._describer: Describer | None = None
         self._describing = threading.Lock()
         self._link = Link(hello, self._tell)
+        self._activity = Activity(self._link.send)
 
     def main(self) -> int:
         """Serve until told to quit or orphaned; the exit status."""
         try:
             self._runner = open_runner(self._config, self._device)
+            self._runner.report = self._activity.report
         except Exception as error:  # noqa: BLE001 - answered: every job is refused with it
             _log.exception("the pipeline cannot be opened on %s", self._device)
             known = error if isinstance(error, FaceplateError) else _unexpected(error)
@@ -183,6 +208,7 @@ class Worker:
             _log.exception("job %s", job.job_id)
             state, error = "failed", _unexpected(raised)
         self._job_id = ""
+        self._activity.over()
         if not self._over:
             self._link.send(w.RunEnded(job.job_id, job.attempt, state, error.to_wire() if error else None))
 
@@ -220,6 +246,7 @@ class Worker:
             return fields, (picture.pixels.tobytes(),)
 
         self._answer(asked.ask_id, make)
+        self._activity.over()
 
     def _faces(self, asked: w.TellFaces) -> None:
         if self._runner is None:
@@ -229,6 +256,7 @@ class Worker:
             return runner.faces(asked.job, asked.frame).body(), ()
 
         self._answer(asked.ask_id, tell)
+        self._activity.over()
 
     def _tell(self, asked: w.Aside) -> None:
         """Answer what needs neither device nor pipeline; on the link's side threads."""

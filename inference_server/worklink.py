@@ -135,6 +135,16 @@ class WorkerMemory(LinkMessage):
 
 
 @dataclass(frozen=True)
+class WorkerActivity(LinkMessage):
+    """A long step besides frames: `done` is 0..1 of it, 1 (or no text) when it is over."""
+
+    TYPE: ClassVar[str] = "worker_activity"
+
+    text: str = ""
+    done: float = 1.0
+
+
+@dataclass(frozen=True)
 class RunPlanned(LinkMessage):
     TYPE: ClassVar[str] = "run_planned"
 
@@ -227,6 +237,7 @@ FROM_WORKER: dict[str, type[LinkMessage]] = {
         WorkerReady,
         WorkerFailed,
         WorkerMemory,
+        WorkerActivity,
         RunPlanned,
         RunProgress,
         RunFrameStarted,

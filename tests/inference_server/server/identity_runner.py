@@ -1,7 +1,8 @@
 """A runner that copies plates byte for byte, one file per frame, and misbehaves on request.
 
 `control.json` beside the plate says how: `step_s` per frame, `crash` and `hang` as {frame: how often}, `pause_s`
-between writing the temporary file and asking `may_write`, `fail` frames. What it did is appended to `done.log`.
+between writing the temporary file and asking `may_write`, `activity` text to report. What it did is appended to
+`done.log`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def frames_of(text: str) -> list[int]:
 class IdentityRunner:
     def __init__(self, device: str, config: ServerConfig) -> None:
         self.device = device
-        self.previews = 0
+        self.report: Callable[[str, float], None] = lambda text, done: None
 
     def run(self, spec: JobSpec, context: JobContext) -> Iterator[RunEvent]:
         folder = Path(spec.plate.pattern).parent
@@ -59,6 +60,8 @@ class IdentityRunner:
                 yield FrameFailed(frame, context.banned[frame])
                 continue
             yield FrameStarted(frame)
+            if "activity" in control:
+                self.report(control["activity"], 0.25)
             began = time.perf_counter()
             source = Path(spec.plate.pattern % frame)
             if not source.exists():

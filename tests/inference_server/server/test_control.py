@@ -113,6 +113,16 @@ def test_higher_priority_runs_first_and_the_queue_is_bounded(place: Place) -> No
     assert [frame for _, frame in place.log()][-2:] == [6, 5]
 
 
+def test_a_long_step_is_seen_while_it_lasts(place: Place) -> None:
+    place.control(activity="loading tiny", step_s=0.5)
+    client = place.connect()
+    handle = client.submit(place.job(1, 1))
+    wait_until(lambda: client.ping().devices[0].activity == "loading tiny")
+    assert client.ping().devices[0].activity_done == 0.25
+    assert handle.wait(5).state == "finished"
+    assert client.ping().devices[0].activity == ""  # the step never said that it had ended
+
+
 def test_progress_is_at_most_ten_a_second_and_frames_are_all_told(place: Place) -> None:
     client = place.connect()
     handle = client.submit(place.job(1, 150))

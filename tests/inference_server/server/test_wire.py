@@ -61,7 +61,8 @@ class Raw:
     def ask(self, *frames: bytes) -> tuple[str, dict[str, Any], Any]:
         """Type, body and parent of the answer."""
         self.socket.send_multipart(frames)
-        assert self.socket.poll(5000), f"no answer to {frames!r:.200}"
+        # A worker's first answer about colours or plates comes after it has loaded torch.
+        assert self.socket.poll(30_000), f"no answer to {frames!r:.200}"
         answer = unpack(self.socket.recv_multipart(), REPLY_LIMITS)
         return answer.header.type, answer.body, answer.parent
 
