@@ -149,6 +149,7 @@ CODES: dict[str, CodeSpec] = {
     "panel.qt": CodeSpec("No usable Qt binding", _S),
     "panel.preset": CodeSpec("A preset cannot be read, applied or written", _A),
     "panel.input": CodeSpec("Something is not filled in yet", _A),
+    "panel.cache": CodeSpec("Something cannot be kept for later", _M),
     # training
     "training.config": CodeSpec("A training configuration is not valid", _A),
     "training.recipe": CodeSpec("A training recipe contradicts itself", _A),

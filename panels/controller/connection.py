@@ -161,6 +161,10 @@ class Connection:
         """Another session with the same server, owned by the caller; None where there is no connection."""
         return Client(self.client.source, name=name) if self.client is not None else None
 
+    def dismiss(self, client: Client) -> None:
+        """Close a client without waiting for it."""
+        self._errands.run(client.close, lambda _: None)
+
     # how things stand
 
     def _begin(self, link: str, wanted: str) -> int:
@@ -168,7 +172,7 @@ class Connection:
         self._attempt += 1
         client, self.client = self.client, None
         if client is not None:
-            self._errands.run(client.close, lambda _: None)
+            self.dismiss(client)
         self.state = ConnectionState(link=link, wanted=wanted)
         self.changed.emit()
         return self._attempt

@@ -6,8 +6,9 @@ as they were) and corrections of faces that have not been applied yet. Changes m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from host_bridge.curves import Curve, Value
 from panels.controller.corrections import Corrections
@@ -27,10 +28,12 @@ class Setting:
     def constant(cls, value: Value) -> Setting:
         return cls(Curve.constant(value))
 
-    @classmethod
-    def from_curve(cls, curve: Curve) -> Setting:
-        """As it is read from a file: one key is a constant."""
-        return cls(curve, len(curve.keys) > 1)
+    def to_json(self) -> Any:
+        """As presets have it: keyframes stay keyframes, also where a job would be sent a constant."""
+        plain = self.curve.to_json()
+        if not self.keyed or (isinstance(plain, dict) and "keys" in plain):
+            return plain
+        return {"keys": [[f, list(v) if isinstance(v, tuple) else v] for f, v in self.curve.keys]}
 
     @property
     def frames(self) -> tuple[float, ...]:
@@ -122,15 +125,31 @@ class History:
         self.document = document
         self.changed.emit()
 
+    @property
+    def dragging(self) -> bool:
+        """Whether changes are merged just now: a slider is held."""
+        return bool(self._merging)
+
     def release(self) -> None:
         """The drag is over: what comes next is a step of its own."""
-        self._merging = ""
+        if self._merging:
+            self._merging = ""
+            self.changed.emit()
 
     def undo(self) -> None:
         self._go(self._past, self._future)
 
     def redo(self) -> None:
         self._go(self._future, self._past)
+
+    def rebase(self, change: Callable[[Document], Document]) -> None:
+        """Change where the artist starts from: every document, those that can be gone back to included."""
+        for steps in (self._past, self._future):
+            steps[:] = [replace(step, before=change(step.before)) for step in steps]
+        document = change(self.document)
+        if document != self.document:
+            self.document = document
+            self.changed.emit()
 
     def forget(self) -> None:
         """Nothing can be taken back any more (another plate)."""

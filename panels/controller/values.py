@@ -22,13 +22,15 @@ Target = str | int
 
 
 class Effects:
-    """The effects the server has. `changed`: the list, the error or whether it loads; the choice is in the document."""
+    """The effects the server has. `changed`: the list, the error or whether it loads; the choice is in the document.
+    `listed(descriptors)`: the server has said what it has."""
 
     def __init__(self, connection: Connection, history: History) -> None:
         self.descriptors: tuple[EffectDescriptor, ...] = ()
         self.error: FaceplateError | None = None
         self.loading = False
         self.changed = Topic()
+        self.listed = Topic()
         self.wanted = ""  # chosen as soon as it is listed
         self._connection = connection
         self._history = history
@@ -61,6 +63,14 @@ class Effects:
         else:
             self.error = None
             self.descriptors = tuple(descriptor_from_json(d) for d in outcome.effects)
+            self._choose_first()
+            self.listed.emit(outcome.effects)
+        self.changed.emit()
+
+    def remembered(self, descriptors: tuple[EffectDescriptor, ...]) -> None:
+        """What the last session's server had, until one is asked."""
+        self.descriptors = descriptors
+        if self.find(self.wanted) is not None or not self.wanted:
             self._choose_first()
         self.changed.emit()
 
@@ -216,7 +226,7 @@ class Values:
 
     def set_curve(self, target: Target, curve: Curve) -> None:
         """Set a whole curve."""
-        self._put(target, Setting.from_curve(curve), f"Set {self.param(target).label}")
+        self._put(target, Setting(curve, len(curve.keys) > 1), f"Set {self.param(target).label}")
 
     def reset(self, target: Target) -> None:
         """Back to the default (an edit: no change)."""
