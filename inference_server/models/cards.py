@@ -95,11 +95,26 @@ class StyleCodesSpec(Struct, frozen=True, forbid_unknown_fields=True):
     count: int | None = None
 
 
+class VToonifySpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a VToonify-D was trained for: the variants -D, -Ds, -Dd, -Dsd and -Dsdc.
+
+    `codes` is the model that holds its collection's style codes. `style` is the number of its only style, `degree` its
+    only style degree; without them it takes any. `color_transfer`: it can take the exemplar's colours, too.
+    `first_style` is what a model of any style is shown with first.
+    """
+
+    codes: str = ""
+    style: int | None = None
+    first_style: int = 0
+    degree: float | None = None
+    color_transfer: bool = False
+
+
 class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A model card. `file`, `bytes` and `sha256` describe the official file; `parts`, `tensors` and `style_codes`
     what is taken out of it; `parameters` how many values the network has; `not_imported`, when set, why Faceplate
-    lists the file but takes nothing from it. A `template` describes a family of files of which any may be imported
-    under an id of the artist's own.
+    lists the file but takes nothing from it; `vtoonify` which variant a VToonify-D is. A `template` describes a family
+    of files of which any may be imported under an id of the artist's own.
     """
 
     id: str
@@ -121,6 +136,7 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parts: dict[str, Part] = field(default_factory=dict)
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
     style_codes: StyleCodesSpec | None = None
+    vtoonify: VToonifySpec | None = None
     template: bool = False
     not_imported: str = ""
     notes: str = ""
@@ -287,7 +303,10 @@ def card_to_table(card: Card) -> dict[str, Any]:
     table = msgspec.to_builtins(card, str_keys=True)
     keep_false = [{**licence} for licence in table.pop("licences")]
     configs = {name: part.pop("config", {}) for name, part in table.get("parts", {}).items()}
+    variant = table.pop("vtoonify", None)  # style number 0 and degree 0 say something
     out: dict[str, Any] = dense(table)
+    if variant is not None:
+        out["vtoonify"] = {key: value for key, value in variant.items() if value not in (None, "", False) or value == 0}
     out["licences"] = keep_false
     for name, config in configs.items():
         if config:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import tomli_w
 
 from host_bridge.errors import ModelError
 from inference_server.models.builders import layout
 from inference_server.models.cards import (
     Card,
+    VToonifySpec,
     card_to_table,
     check_card,
     licences,
@@ -176,3 +178,20 @@ def test_a_configuration_the_network_does_not_take_is_the_cards_fault(card: Card
     assert caught.value.code == "model.card"
     with pytest.raises(ModelError, match="unexpected keyword"):
         layout("stylegan2", {"size": 16, "colour": 1})
+
+
+def test_variants_of_vtoonify_say_style_and_degree_also_where_they_are_0(tmp_path: Path) -> None:
+    """`_s000_d0.5` is style number 0, not any style; and a card written to disk still says so."""
+    published = [card for card in official_cards() if card.id.startswith("vtoonify-d-") and not card.template]
+    for card in published:
+        assert card.vtoonify is not None, card.id
+        assert card.vtoonify.codes == f"vtoonify-codes-{card.id.split('-')[2]}"
+        style = None if card.vtoonify.style is None else f"_s{card.vtoonify.style:03d}"
+        assert (style or "_s_") in card.file
+        assert ("_d0.5" in card.file) == (card.vtoonify.degree == 0.5)
+        assert card.file.endswith("_c.pt") == card.vtoonify.color_transfer
+        (path := tmp_path / f"{card.id}.toml").write_text(tomli_w.dumps(card_to_table(card)), encoding="utf-8")
+        assert read_cards(path)[0].vtoonify == card.vtoonify
+    still = msgspec.structs.replace(published[0], vtoonify=VToonifySpec(codes="c", style=0, degree=0.0))
+    (path := tmp_path / "still.toml").write_text(tomli_w.dumps(card_to_table(still)), encoding="utf-8")
+    assert read_cards(path)[0].vtoonify == still.vtoonify
