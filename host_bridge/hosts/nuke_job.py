@@ -72,7 +72,10 @@ class ColorFacts:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """A node's inputs and own knobs, read at one moment. `frames` are the script's, handles included."""
+    """A node's inputs and own knobs, read at one moment. `frames` are the script's, handles included.
+
+    `params` and `edits` are a job's, their keyframes at the script's frames.
+    """
 
     name: str
     effect: EffectDescriptor
@@ -186,12 +189,14 @@ def plan(facts: NodeFacts) -> Plan:
     frames = tuple(frame - offset for frame in facts.frames)
     shot = f"{source.first}-{source.last}" if source else frame_ranges(frames)
     colorspace = facts.colorspace or (file_colorspace(source, facts.color) if source else facts.color.working) or ""
+    params = {name: _shifted(value, offset) for name, value in facts.params.items()}
+    edits = [[name, _shifted(value, offset)] for name, value in facts.edits]
     knobs = _digest(
         [
             facts.effect.identifier,
             facts.effect.version,
-            facts.params,
-            facts.edits,
+            params,
+            edits,
             facts.face,
             facts.mask_mode if facts.mask else "",
             facts.missing,
@@ -213,8 +218,8 @@ def plan(facts: NodeFacts) -> Plan:
         frames=frame_ranges(frames),
         shot_range=shot,
         effect=facts.effect.identifier,
-        params=dict(facts.params),
-        edits=[list(edit) for edit in facts.edits],
+        params=params,
+        edits=edits,
         output=result,
         matte_channels=list(facts.mattes),
         mask=MaskSpec(mask_pattern or precomps["mask"], mask_channel, facts.mask_mode) if facts.mask else None,
@@ -358,6 +363,13 @@ def _decides_inputs(facts: NodeFacts, source: ReadFacts | None, why: Mapping[str
 
 def _encoding(source: ReadFacts | None) -> list[Any] | None:
     return [source.colorspace, source.raw] if source else None
+
+
+def _shifted(value: Any, offset: int) -> Any:
+    """A curve's JSON with its keyframes moved from the script's frames to the plate's."""
+    if not (offset and isinstance(value, dict)):
+        return value
+    return {"keys": [[frame - offset, found] for frame, found in value["keys"]]}
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

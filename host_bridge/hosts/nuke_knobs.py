@@ -175,7 +175,7 @@ def _own(effect: EffectDescriptor) -> Iterator[KnobSpec]:
     yield KnobSpec(
         "String_Knob", DESCRIPTOR_KNOB, default=json.dumps(effect.to_json(), separators=(",", ":")), hidden=True
     )
-    for name in ("fp_made", "fp_made_knobs", "fp_result"):
+    for name in ("fp_state", "fp_made", "fp_made_knobs"):
         yield KnobSpec("String_Knob", name, hidden=True)
 
 
@@ -191,12 +191,12 @@ def descriptor_of(text: str) -> EffectDescriptor:
         ) from error
 
 
-def sampled(value_at: Callable[[float], Value], frames: Iterable[int], offset: int = 0) -> Curve:
-    """A knob's value at every one of the host's `frames`, as a curve over plate frames (host frame - `offset`).
+def sampled(value_at: Callable[[float], Value], frames: Iterable[int]) -> Curve:
+    """A knob's value at every one of the script's `frames`, as a curve.
 
     A key is left out where the frames beside it have the same value: the curve is the same at every frame.
     """
-    keys = [(float(frame - offset), value_at(frame)) for frame in frames]
+    keys = [(float(frame), value_at(frame)) for frame in frames]
     if not keys:
         raise EffectError("effect.parameter", "there is no frame to take values at", remedy="Set a frame range.")
     inner = [b for a, b, c in zip(keys, keys[1:], keys[2:], strict=False) if not a[1] == b[1] == c[1]]

@@ -1,0 +1,69 @@
+"""A render job as the words of `faceplate render`: for render passes and farms that run command lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from host_bridge.curves import Curve, Value
+from host_bridge.errors import RequestError
+from host_bridge.jobspec import JobSpec, PlateSpec
+
+
+def render_words(job: JobSpec) -> list[str]:
+    """The arguments that make `faceplate render` submit exactly this job; options at their default are left out.
+
+    Raises RequestError (`request.bad_value`) for what a command line cannot say: keyframes of colours and points.
+    """
+    plate, plain = job.plate, PlateSpec("")
+    words = ["render", "--effect", job.effect, "--in", plate.pattern, "--out", job.output]
+    options: list[tuple[str, str, str]] = [
+        ("--frames", job.frames, ""),
+        ("--shot", job.shot, ""),
+        ("--shot-range", job.shot_range, ""),
+        *((f"--{name}", getattr(plate, name), getattr(plain, name)) for name in _PLATE),
+        ("--ocio", job.ocio, ""),
+        ("--style-image", job.style_image, ""),
+        ("--face", job.face, "largest"),
+        ("--matte-channels", ",".join(job.matte_channels), ""),
+        ("--matte-out", job.matte_output, ""),
+        ("--compression", job.compression, ""),
+    ]
+    if job.mask is not None:
+        options += [
+            ("--mask", job.mask.pattern, ""),
+            ("--mask-channel", job.mask.channel, "A"),
+            ("--mask-mode", job.mask.mode, "intersect"),
+        ]
+    for flag, value, default in options:
+        if value != default:
+            words.append(f"{flag}={value}")
+    words += [f"--set={name}={curve_text(name, value)}" for name, value in job.params.items()]
+    words += [f"--edit={name}={curve_text(name, value)}" for name, value in job.edits]
+    words += ["--skip-existing"] if job.skip_existing else []
+    return words + (["--continue-on-error"] if job.continue_on_error else [])
+
+
+def curve_text(name: str, value: Any) -> str:
+    """A parameter's JSON as `parse_curve` reads it."""
+    curve = Curve.from_json(value)
+    if curve.is_constant:
+        return _text(curve.keys[0][1])
+    if any(isinstance(found, tuple) for _, found in curve.keys):
+        raise RequestError(
+            "request.bad_value",
+            f"keyframes of {name} cannot be written on a command line",
+            value=name,
+            remedy="Render it from the host or the panel, or take the keyframes away.",
+        )
+    return ",".join(f"{frame:g}:{_text(found)}" for frame, found in curve.keys)
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(repr(number) for number in value)
+    return value if isinstance(value, str) else repr(value)
+
+
+_PLATE = ("colorspace", "premult", "layer", "part", "view", "missing")

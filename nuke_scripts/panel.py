@@ -1,0 +1,65 @@
+"""Faceplate's panel inside Nuke: docked where panes dock. Qt is imported when the panel is opened, not before."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import nuke
+
+from host_bridge.errors import FaceplateError
+
+PANEL_ID = "org.faceplate.panel"
+
+
+def register() -> None:
+    """Let Nuke offer the panel in its pane menus and restore it with a workspace. Nothing is made yet."""
+    scripts: Any = importlib.import_module("nukescripts")
+    scripts.panels.registerWidgetAsPanel(_expression(""), "Faceplate", PANEL_ID)
+
+
+def show(node: str = "") -> None:
+    """Open the panel for a node, or for whatever is selected; a box says what is missing."""
+    words = missing()
+    if words:
+        nuke.message(words)
+        return
+    scripts: Any = importlib.import_module("nukescripts")
+    made = scripts.panels.registerWidgetAsPanel(_expression(node), "Faceplate", PANEL_ID, True)
+    made.addToPane(nuke.getPaneFor("Properties.1"))
+
+
+def factory(node: str = "") -> Callable[[], Any]:
+    """What Nuke calls for a widget: the panel, bound to a node or ("") following the selection."""
+
+    def make() -> Any:
+        panels: Any = importlib.import_module("panels")
+        return panels.create_panel(importlib.import_module("host_bridge.hosts.nuke").NukeHost(node))
+
+    return make
+
+
+def missing() -> str:
+    """What the panel lacks here and how to get it; "" where it can be opened."""
+    try:
+        for name in ("panels", "panels.qt", "zmq"):
+            importlib.import_module(name)
+    except FaceplateError as error:  # there is no Qt
+        return (
+            f"{error.message}.\n\nNuke 15 brings PySide2, Nuke 16 and later PySide6: start Nuke with windows and "
+            "without a PYTHONPATH that hides its own packages."
+        )
+    except ImportError as error:
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        return (
+            f"Faceplate is not whole in this Nuke: {error}.\n\n"
+            f"Run, outside Nuke: faceplate install nuke --python {version}"
+        )
+    return ""
+
+
+def _expression(node: str) -> str:
+    """Nuke evaluates this text where it needs the widget."""
+    return f"__import__('nuke_scripts.panel', fromlist=['panel']).factory({node!r})"
