@@ -8,8 +8,9 @@ from typing import Any
 
 from host_bridge import messages as m
 from host_bridge.errors import FaceplateError, PanelError, ShotError
+from host_bridge.repairs import Box, Merge, Split, TrackEdit
 from panels.controller.connection import Connection
-from panels.controller.corrections import REACH, Box, Corrections, Point, TrackEdit, corrections_of
+from panels.controller.corrections import REACH, Corrections, Point, corrections_of
 from panels.controller.jobs import Jobs
 from panels.controller.notices import Notices
 from panels.controller.observe import Topic
@@ -120,7 +121,7 @@ class Faces:
         for track in mine.boxes:
             box = mine.box_at(track, frame)
             if box is not None and track not in there:
-                key = frame in mine.boxes[track]
+                key = frame in mine.box_keys(track)
                 out.append(FaceView(track, "manual", 0.0, False, True, box, (), box, {}, key))
         return tuple(out)
 
@@ -174,22 +175,22 @@ class Faces:
 
     def set_track(self, track: int, *, enabled: bool, first: int | None = None, last: int | None = None) -> None:
         """Let effects see a track or not, and limit it to frames."""
-        new = self.corrections.with_track(track, TrackEdit(enabled, first, last))
+        new = self.corrections.with_track(TrackEdit(track, enabled, first, last))
         self._change(f"Face {track} {'on' if enabled else 'off'}", new)
 
     def split(self, track: int) -> int:
         """From the current frame on, the face of `track` is another one; its id."""
         new = self._new_track()
-        self._change(f"Split face {track}", self.corrections.with_split(track, self._work.plate.frame, new))
+        self._change(f"Split face {track}", self.corrections.with_split(Split(track, self._work.plate.frame, new)))
         return new
 
     def merge(self, into: int, track: int) -> None:
         """`track` is the same face as `into`."""
-        self._change(f"Face {track} is face {into}", self.corrections.with_merge(into, track))
+        self._change(f"Face {track} is face {into}", self.corrections.with_merge(Merge(into, track)))
 
     def correction_frames(self, track: int) -> tuple[int, ...]:
         """Frames with correction keys of a track."""
-        frames = set(self.corrections.boxes.get(track, {}))
+        frames = set(self.corrections.box_keys(track))
         for (owner, _), point in self.corrections.points.items():
             if owner == track:
                 frames.update(point.keys)
@@ -227,10 +228,14 @@ class Faces:
     def _listed(self, asked: int, frame: int, outcome: m.Faces | FaceplateError) -> None:
         if asked != self._asked or frame != self._work.plate.frame:
             return
+        if not isinstance(outcome, FaceplateError):
+            try:
+                self._take_stored(corrections_of(outcome.repairs))
+            except FaceplateError as error:
+                outcome = error
         if isinstance(outcome, FaceplateError):
             self._put(found=None, error=outcome, loading=False)
             return
-        self._take_stored(corrections_of(outcome.repairs))
         self._put(found=outcome, error=None, loading=False)
 
     def _take_stored(self, stored: Corrections) -> None:
@@ -254,7 +259,7 @@ class Faces:
     def _new_track(self) -> int:
         """An id that neither the shot nor a correction uses."""
         mine = self.corrections
-        used = {0, *mine.boxes, *mine.tracks, *(new for _, _, new in mine.splits)}
+        used = {0, *mine.boxes, *mine.tracks, *(split.new for split in mine.splits)}
         if self.state.found is not None:
             used.update(int(body["track"]) for body in (*self.state.found.faces, *self.state.found.tracks))
         return max(used) + 1
@@ -280,7 +285,7 @@ def _view(body: dict[str, Any], mine: Corrections, frame: int) -> FaceView:
         str(body.get("state", "")),
         float(body.get("score", 0.0)),
         bool(body.get("chosen")),
-        mine.tracks.get(track, TrackEdit()).enabled,
+        mine.tracks.get(track, TrackEdit(track)).enabled,
         mine.box_at(track, frame) or found,
         points,
         box_of(body.get("region") or found),
@@ -289,7 +294,7 @@ def _view(body: dict[str, Any], mine: Corrections, frame: int) -> FaceView:
             for (owner, landmark), keys in mine.points.items()
             if owner == track and frame in keys.keys
         },
-        frame in mine.boxes.get(track, {}),
+        frame in mine.box_keys(track),
     )
 
 
