@@ -205,10 +205,14 @@ class Client:
         return self.ask(m.ListFaces(job, frame), m.Faces, timeout_s=timeout_s)
 
     def import_model(
-        self, path: str, model: str = "", *, accept_licence: bool = False, timeout_s: float = 20.0
+        self, path: str, model: str = "", *, accept_licence: bool = False, template: str = "", timeout_s: float = 20.0
     ) -> m.Models:
-        """Start to import a model file; ask `send(ListModels())` how far it is."""
-        return self.ask(m.ImportModel(path, model, accept_licence), m.Models, timeout_s=timeout_s)
+        """Start to import a model file; `imports` tells how far it is."""
+        return self.ask(m.ImportModel(path, model, accept_licence, template), m.Models, timeout_s=timeout_s)
+
+    def imports(self, timeout_s: float = 20.0) -> list[dict[str, Any]]:
+        """Imports since the server's start, newest first."""
+        return self.ask(m.ListModels(), m.Models, timeout_s=timeout_s).imports
 
     def submit(self, job: JobSpec, *, priority: int = 0, timeout_s: float = 30.0, job_id: str = "") -> JobHandle:
         """Submit a job; returns at once. `handle.accepted` tells when it is on the server's disk, or why not.

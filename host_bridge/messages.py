@@ -112,14 +112,18 @@ class ListFaces(Message):
 
 @dataclass(frozen=True)
 class ImportModel(Message):
-    """Starts to import a model file that lies on the server's machine. How far it is: `imports` of `models`."""
+    """Starts to import a model file that lies on the server's machine. How far it is: `imports` of `models`.
+
+    Local clients only, unless the server's `remote_imports` is set. Effects may offer other choices afterwards.
+    """
 
     TYPE: ClassVar[str] = "import_model"
     ANSWER: ClassVar[str] = "models"
 
     path: Annotated[str, "The file as its authors publish it, as the server sees it"]
-    model: Annotated[str, "Card's id; \"\" = found out by the file's hash"] = ""
+    model: Annotated[str, 'Card\'s id; "" = found out from the file'] = ""
     accept_licence: Annotated[bool, "Its licence has been shown and accepted"] = False
+    template: Annotated[str, "Id of a template card; `model` is then the new model's own id"] = ""
 
 
 @dataclass(frozen=True)
@@ -282,7 +286,7 @@ class Models(Message):
     imports: Annotated[
         list[dict[str, Any]],
         "Imports since the server's start, newest first: path, model, "
-        "state (running, finished, failed), done (0..1), message, error",
+        "state (waiting, running, finished, failed), done (0..1), message, error (as in `error`, or null)",
     ] = field(default_factory=list)
 
 

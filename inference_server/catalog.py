@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+from pathlib import Path
 from typing import Any
 
 from host_bridge.effects import EffectDescriptor
@@ -17,16 +18,27 @@ class Catalog:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._lock = threading.Lock()
-        self._descriptors: tuple[EffectDescriptor, ...] | None = None
+        self._descriptors: tuple[EffectDescriptor, ...] = ()
+        self._seen: object = None
 
     def descriptors(self) -> tuple[EffectDescriptor, ...]:
-        """Every effect's descriptor; ServerError (`server.missing_package`) if the registry cannot be imported."""
+        """Every effect's descriptor; ServerError (`server.missing_package`) if the registry cannot be imported.
+
+        They are made anew when a model folder has changed: controls offer the models that are imported.
+        """
         with self._lock:
-            if self._descriptors is None:
+            store = _module("inference_server.models.store").store_of(self._config.models)
+            seen = [_changed(folder.path) for folder in store.folders]
+            if seen != self._seen:
                 module, _, function = self._config.effects.partition(":")
-                store = _module("inference_server.models.store").store_of(self._config.models)
                 self._descriptors = tuple(getattr(_module(module), function)(store))
+                self._seen = seen
             return self._descriptors
+
+    def forget(self) -> None:
+        """A model has been imported; file systems may be too coarse to show that right away."""
+        with self._lock:
+            self._seen = None
 
     def effects(self) -> list[dict[str, Any]]:
         """The descriptors as JSON."""
@@ -42,6 +54,14 @@ class Catalog:
         return [
             {**cards.card_to_table(card), "present": model_id in stored} for model_id, card in sorted(listed.items())
         ]
+
+
+def _changed(folder: Path) -> int:
+    """When something was put into a folder or taken out, as the file system counts; 0 where there is none."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _module(name: str) -> Any:

@@ -37,6 +37,7 @@ class ServerConfig:
     models          folders searched for models
     certificates    folder with server.key_secret and clients/*.key; compulsory beyond loopback
     roots           folders that jobs may read and write; compulsory beyond loopback, empty = all of the user's
+    remote_imports  clients of other machines may import model files, too
     path_maps       [from, to] pairs applied to every path of a job, in order, first match wins
     queue_length    jobs that may wait
     max_frames      frames one job may name
@@ -64,6 +65,7 @@ class ServerConfig:
     models: tuple[str, ...] = ()
     certificates: str = ""
     roots: tuple[str, ...] = ()
+    remote_imports: bool = False
     path_maps: tuple[tuple[str, str], ...] = ()
     queue_length: int = 1000
     max_frames: int = 200_000

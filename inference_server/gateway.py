@@ -41,12 +41,14 @@ from inference_server import worklink as w
 from inference_server.access import Admission, KeyPair, Roots
 from inference_server.catalog import Catalog
 from inference_server.config import ServerConfig
+from inference_server.importing import Imports
 from inference_server.jobs import JobStore
 from inference_server.questions import busy, replaced_preview
 from inference_server.scheduler import Scheduler
 from inference_server.supervisor import Supervisor
 from inference_server.validation import (
     check_faces,
+    check_import,
     check_job,
     check_ocio,
     check_paths,
@@ -104,6 +106,7 @@ class Gateway:
             ) from error
         self._roots = Roots(config.roots)
         self._catalog = Catalog(config)
+        self._imports = Imports(config.models, config.logs_path / "imports.log", self._catalog.forget)
         self._store = JobStore(config.state_path, config.keep_jobs, self._mailbox.put)
         self._supervisor = Supervisor(
             config,
@@ -164,6 +167,7 @@ class Gateway:
 
     def close(self) -> None:
         """End the workers (unfinished jobs stay in the store), then everything else."""
+        self._imports.close()
         self._supervisor.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._store.close()
@@ -204,12 +208,12 @@ class Gateway:
         elif isinstance(message, m.Ping):
             self._to_client(session, self._pong(session), header, ())
         elif isinstance(message, m.ListEffects):
-            effects = self._catalog.effects
-            self._checked(
-                session, header, effects, lambda found: self._to_client(session, m.Effects(found), header, ())
-            )
+            self._list_effects(session, header)
         elif isinstance(message, m.ListModels):
             self._list_models(session, header)
+        elif isinstance(message, m.ImportModel):
+            self._local_only(last, "import models", self._config.remote_imports)
+            self._import_model(session, header, message)
         elif isinstance(message, m.ListColor):
             self._list_color(session, header, message.ocio)
         elif isinstance(message, m.DescribePlate):
@@ -236,12 +240,7 @@ class Gateway:
         elif isinstance(message, m.Preview):
             self._preview(session, header, message)
         elif isinstance(message, m.Shutdown):
-            if last.get("User-Id") != self._local_key.decode():
-                raise RequestError(
-                    "request.not_allowed",
-                    "only the account that started the server may stop it",
-                    remedy="Stop it on its own host.",
-                )
+            self._local_only(last, "stop it")
             self._shutdown(session, header)
 
     def _welcome(self) -> m.Welcome:
@@ -296,11 +295,34 @@ class Gateway:
 
         self._checked(session, header, check, ask)
 
+    def _list_effects(self, session: str, header: Header) -> None:
+        def answer(effects: list[dict[str, Any]]) -> None:
+            self._to_client(session, m.Effects(effects), header, ())
+
+        self._checked(session, header, self._catalog.effects, answer)
+
     def _list_models(self, session: str, header: Header) -> None:
         def answer(models: list[dict[str, Any]]) -> None:
-            self._to_client(session, m.Models(models), header, ())
+            self._to_client(session, m.Models(models, self._imports.listing()), header, ())
 
         self._checked(session, header, self._catalog.models, answer)
+
+    def _import_model(self, session: str, header: Header, message: m.ImportModel) -> None:
+        def start() -> None:
+            asked = check_import(message, self._config)
+            path = self._roots.check(asked.path)
+            self._imports.start(header.id, path, asked.model, asked.template, asked.accept_licence)
+
+        self._checked(session, header, start, lambda _: self._list_models(session, header))
+
+    def _local_only(self, last: zmq.Frame, what: str, allowed: bool = False) -> None:
+        """Raise RequestError `request.not_allowed` unless a local client, or any where that is `allowed`, asks."""
+        if not allowed and last.get("User-Id") != self._local_key.decode():
+            raise RequestError(
+                "request.not_allowed",
+                f"only the account that started the server may {what}",
+                remedy="Do it on the server's own host.",
+            )
 
     def _list_color(self, session: str, header: Header, ocio: str) -> None:
         def check() -> str:

@@ -228,7 +228,7 @@ class Supervisor:
             _close(process.stdin)
         if worker.keys:
             self._admission.dismiss(worker.keys.public)
-        why = worker.why or _exit_text(code)
+        why = worker.why or exit_text(code)
         _log.error("the worker for %s is gone: %s", worker.device, why)
         if not worker.ready:
             worker.failed_starts += 1
@@ -279,7 +279,8 @@ def place(devices: tuple[str, ...], environ: Mapping[str, str]) -> list[tuple[st
     return places
 
 
-def _exit_text(code: int) -> str:
+def exit_text(code: int) -> str:
+    """How a process ended, for people."""
     if code >= 0:
         return f"exit status {code}"
     try:

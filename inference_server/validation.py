@@ -28,7 +28,7 @@ from host_bridge.jobspec import (
     PlateSpec,
     PreviewSpec,
 )
-from host_bridge.messages import JOB_KINDS, ListFaces
+from host_bridge.messages import JOB_KINDS, ImportModel, ListFaces
 from host_bridge.paths import count_frames, map_path, same_pattern
 from host_bridge.repairs import repairs_from_json
 from inference_server.access import Roots, resolve_pattern
@@ -142,6 +142,13 @@ def check_plate(plate: PlateSpec, ocio: str, config: ServerConfig) -> tuple[Plat
     _choice("premult", plate.premult, PREMULT_MODES)
     _plain("view", plate.view)
     return replace(plate, pattern=_mapped("plate", plate.pattern, config, required=True)), check_ocio(ocio, config)
+
+
+def check_import(asked: ImportModel, config: ServerConfig) -> ImportModel:
+    """A request to import a file, with its path mapped to this host. Raises RequestError."""
+    _plain("model", asked.model)
+    _plain("template", asked.template)
+    return replace(asked, path=_mapped("path", asked.path, config, required=True))
 
 
 def check_ocio(text: str, config: ServerConfig) -> str:

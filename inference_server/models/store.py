@@ -133,9 +133,14 @@ def folders_from(environment: Mapping[str, str] | None = None) -> tuple[Folder, 
     return tuple(folders)
 
 
-def store_of(folders: Sequence[str]) -> ModelStore:
-    """The store of a server's configured model folders, which are only read; the environment's where it names none."""
-    return ModelStore(tuple(Folder(Path(folder)) for folder in folders) or None)
+def store_of(folders: Sequence[str], *, writable: bool = False) -> ModelStore:
+    """The store of a server's configured model folders; the environment's where it names none.
+
+    They are only read, or else (`writable`) the first of them that can be written is.
+    """
+    paths = [Path(folder) for folder in folders]
+    own = next((path for path in paths if _can_write(path)), None) if writable else None
+    return ModelStore(tuple(Folder(path, path == own) for path in paths) or None)
 
 
 class ModelStore:

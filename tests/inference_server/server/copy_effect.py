@@ -1,11 +1,15 @@
-"""The descriptor of an effect that copies; like the real registry, importing it loads neither numpy nor torch."""
+"""The descriptor of an effect that copies, in the style of any imported model.
+
+Like the real registry, importing it loads neither numpy nor torch.
+"""
 
 from __future__ import annotations
 
 from host_bridge.effects import EffectDescriptor, Param
+from inference_server.models.store import ModelStore
 
 
-def descriptors(models: object = None) -> tuple[EffectDescriptor, ...]:
+def descriptors(models: ModelStore) -> tuple[EffectDescriptor, ...]:
     return (
         EffectDescriptor(
             "copy",
@@ -15,7 +19,7 @@ def descriptors(models: object = None) -> tuple[EffectDescriptor, ...]:
             "Copies the plate.",
             params=(
                 Param("amount", "double", "Amount", 1.0, minimum=0.0, maximum=2.0),
-                Param("style", "choice", "Style", "plain", choices=("plain", "fancy")),
+                Param("style", "choice", "Style", "plain", choices=("plain", "fancy", *models.models())),
             ),
             edits=(Param("smile", "double", "Smile", 0.0, minimum=-1.0, maximum=1.0),),
         ),

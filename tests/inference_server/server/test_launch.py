@@ -174,6 +174,9 @@ def test_beyond_loopback_certificates_admit_clients_and_nobody_else_stops_the_se
         with pytest.raises(FaceplateError) as caught:
             alice.shutdown()
         assert caught.value.code == "request.not_allowed"
+        with pytest.raises(FaceplateError) as refused:
+            alice.import_model(str(place.root / "model.pt"))
+        assert refused.value.code == "request.not_allowed"
     # a certificate added while the server runs is admitted, one that is removed is not
     _, secret = create_certificate(place.root / "bob", "client")
     zmq.auth.create_certificates(place.root / "bob", "unused")
