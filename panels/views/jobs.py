@@ -1,0 +1,190 @@
+"""Jobs: what runs, waits and has ended; cancel, resume, errors with their remedy, the folder of the result."""
+
+from __future__ import annotations
+
+import time
+
+from host_bridge.errors import FaceplateError
+from panels import style
+from panels.bridge import Bridge
+from panels.controller import JobRow
+from panels.qt import QtCore, QtGui, QtWidgets
+from panels.views.fields import in_words
+from panels.views.parts import Flow, items_of, label, push, set_role, time_in_words, told
+
+_JOB = QtCore.Qt.ItemDataRole.UserRole
+_SHARE = QtCore.Qt.ItemDataRole(int(QtCore.Qt.ItemDataRole.UserRole) + 1)
+_TINTS = {"finished": style.GOOD, "failed": style.BAD, "refused": style.BAD, "running": style.ACCENT}
+
+
+_Index = QtCore.QModelIndex | QtCore.QPersistentModelIndex
+
+
+class _Bar(QtWidgets.QStyledItemDelegate):
+    """Draws a share of 0..1 as a bar behind the cell's text."""
+
+    def paint(self, painter: QtGui.QPainter, option: QtWidgets.QStyleOptionViewItem, index: _Index) -> None:
+        share = index.data(int(_SHARE))
+        rect: QtCore.QRect = option.rect
+        if isinstance(share, float) and share > 0:
+            inside = rect.adjusted(1, 2, -1, -2)
+            painter.fillRect(inside, style.color(style.LINE))
+            inside.setWidth(round(inside.width() * min(1.0, share)))
+            painter.fillRect(inside, style.color(style.SELECTED))
+        super().paint(painter, option, index)
+
+
+class JobsPage(QtWidgets.QWidget):
+    """The list, and what is to be known of the job that is selected."""
+
+    def __init__(self, bridge: Bridge, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._jobs = bridge.controller.jobs
+        self._details: dict[str, JobRow] = {}
+        self.list = QtWidgets.QTreeWidget()
+        self.list.setHeaderLabels(["Job", "State", "Progress"])
+        self.list.setRootIsDecorated(False)
+        self.list.setUniformRowHeights(True)
+        self.list.setAlternatingRowColors(True)
+        self.list.setAccessibleName("Jobs")
+        self.list.setItemDelegateForColumn(2, _Bar(self.list))
+        self.list.currentItemChanged.connect(lambda *_: self._select())
+        self.empty = label("No jobs yet. Render something on the page Render.", "dim", wrap=True)
+        self.title = label(role="head", wrap=True)
+        self.text = label(wrap=True)
+        self.remedy = label(role="warn", wrap=True)
+        self.cancel = push("Cancel", "End the job before its next frame; finished frames stay", self._cancel)
+        self.resume = push("Resume", "Queue it again; frames that are finished and valid are kept", self._resume)
+        self.open = push("Open folder", "Show the frames in the file browser", self._open)
+        self.again = push("Refresh", "Ask the server for the newest jobs", self._jobs.refresh)
+        column = QtWidgets.QVBoxLayout(self)
+        column.setContentsMargins(style.MARGIN, style.MARGIN, style.MARGIN, style.MARGIN)
+        column.setSpacing(style.GAP)
+        column.addWidget(self.list, 1)
+        for widget in (self.empty, self.title, self.text, self.remedy):
+            column.addWidget(widget)
+        buttons = Flow()
+        for button in (self.cancel, self.resume, self.open, self.again):
+            buttons.addWidget(button)
+        column.addLayout(buttons)
+        bridge.jobs_changed.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the newest rows; the selection stays with its job."""
+        rows = self._jobs.rows
+        known = {str(item.data(0, _JOB)): item for item in items_of(self.list)}
+        self.list.blockSignals(True)
+        if list(known) != [row.job_id for row in rows]:
+            current = self.list.currentItem()
+            selected = str(current.data(0, _JOB)) if current is not None else ""
+            self.list.clear()
+            known = {}
+            for row in rows:
+                item = QtWidgets.QTreeWidgetItem()
+                item.setData(0, _JOB, row.job_id)
+                self.list.addTopLevelItem(item)
+                known[row.job_id] = item
+                if row.job_id == selected:
+                    self.list.setCurrentItem(item)
+        for row in rows:
+            _fill(known[row.job_id], row)
+        if self.list.currentItem() is None and rows:
+            self.list.setCurrentItem(known[rows[0].job_id])
+        self.list.blockSignals(False)
+        for column in (0, 1):
+            self.list.resizeColumnToContents(column)
+        self.list.setVisible(bool(rows))
+        self.empty.setVisible(not rows)
+        self.empty.setText(told(self._jobs.error) if self._jobs.error else "No jobs yet.")
+        set_role(self.empty, "bad" if self._jobs.error else "dim")
+        self._show()
+
+    def current(self) -> JobRow | None:
+        """The selected job."""
+        item = self.list.currentItem()
+        return self._jobs.find(str(item.data(0, _JOB))) if item is not None else None
+
+    # inside
+
+    def _select(self) -> None:
+        job = self.current()
+        if job is not None and not job.live and job.job_id not in self._details:
+            self._jobs.details(job.job_id, self._told)
+        self._show()
+
+    def _told(self, outcome: JobRow | FaceplateError) -> None:
+        """What the server remembers of a job that this panel did not follow."""
+        if isinstance(outcome, JobRow):
+            self._details[outcome.job_id] = outcome
+        self._show()
+
+    def _show(self) -> None:
+        job = self.current()
+        for widget in (self.title, self.text, self.remedy, self.cancel, self.resume, self.open):
+            widget.setVisible(job is not None)
+        if job is None:
+            return
+        known = self._details.get(job.job_id, job) if not job.live else job
+        self.title.setText(f"{in_words(job.kind)} {job.effect}  {job.job_id[:8]}")
+        lines = [known.output] if known.output else []
+        lines.extend(known.warnings)
+        lines.extend(told(f).replace("\n", " ") for f in known.failures[:8])
+        if len(known.failures) > 8:
+            lines.append(f"and {len(known.failures) - 8} more frames that failed")
+        if job.error is not None:
+            lines.append(job.error.message)
+        self.text.setText("\n".join(lines))
+        self.text.setVisible(bool(lines))
+        self.remedy.setText(job.error.remedy if job.error is not None else "")
+        self.remedy.setVisible(job.error is not None)
+        self.cancel.setEnabled(job.live and not job.cancelling)
+        self.resume.setEnabled(job.state in ("failed", "cancelled"))
+        self.open.setEnabled(bool(self._jobs.folder(job.job_id)))
+
+    def _cancel(self) -> None:
+        job = self.current()
+        if job is not None:
+            self._jobs.cancel(job.job_id)
+
+    def _resume(self) -> None:
+        job = self.current()
+        if job is not None:
+            self._details.pop(job.job_id, None)
+            self._jobs.resume(job.job_id)
+
+    def _open(self) -> None:
+        job = self.current()
+        folder = self._jobs.folder(job.job_id) if job is not None else ""
+        if folder:
+            QtGui.QDesktopServices.openUrl(QtCore.QUrl.fromLocalFile(folder))
+
+
+def _fill(item: QtWidgets.QTreeWidgetItem, row: JobRow) -> None:
+    name = " ".join(part for part in (row.effect or row.kind, f"({row.kind})" if row.effect else "") if part)
+    texts = (name if row.kind != "render" else row.effect, _state(row), _progress(row))
+    for column, text in enumerate(texts):
+        if item.text(column) != text:
+            item.setText(column, text)
+    item.setData(2, _SHARE, row.fraction if row.live else 0.0)
+    item.setForeground(1, QtGui.QBrush(style.color(_TINTS.get(row.state, style.TEXT))))
+    item.setToolTip(0, row.job_id)
+
+
+def _state(row: JobRow) -> str:
+    if row.cancelling:
+        return "Cancelling"
+    if row.state == "queued" and row.ahead:
+        return f"Queued, {row.ahead} before it"
+    return in_words(row.state)
+
+
+def _progress(row: JobRow) -> str:
+    if row.state == "running":
+        left = row.seconds_left(time.time())
+        stage = f"{in_words(row.stage)} {row.stage_done}/{row.stage_total}" if row.stage_total else in_words(row.stage)
+        return f"{stage}, {time_in_words(left)} left" if left is not None else stage
+    if not row.total:
+        return ""
+    failed = f", {row.failed} failed" if row.failed else ""
+    return f"{row.done}/{row.total}{failed}"
