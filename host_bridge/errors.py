@@ -145,6 +145,12 @@ CODES: dict[str, CodeSpec] = {
     "farm.missing": CodeSpec("The farm's own command or package is not there", _S),
     "farm.refused": CodeSpec("The farm refused the submission", _F),
     "farm.write": CodeSpec("A submission cannot be written", _F),
+    # models into other hosts
+    "export.host": CodeSpec("The host's version is not known", _A),
+    "export.torch": CodeSpec("The host cannot read what this torch writes", _A),
+    "export.model": CodeSpec("The model holds nothing that can be exported", _A),
+    "export.package": CodeSpec("A package that the export needs is missing", _S),
+    "export.failed": CodeSpec("The exported file does not do what the network does", _F),
     # the panel
     "panel.qt": CodeSpec("No usable Qt binding", _S),
     "panel.preset": CodeSpec("A preset cannot be read, applied or written", _A),
@@ -267,6 +273,10 @@ class FarmError(FaceplateError):
     """Render farms: submissions and their job files."""
 
 
+class ExportError(FaceplateError):
+    """Models written for other hosts."""
+
+
 class PanelError(FaceplateError):
     """The panel: its Qt, its presets, what is not filled in."""
 
@@ -287,6 +297,7 @@ _LEAVES: dict[str, type[FaceplateError]] = {
     "model": ModelError,
     "host": HostError,
     "farm": FarmError,
+    "export": ExportError,
     "panel": PanelError,
     "training": TrainError,
 }

@@ -14,6 +14,7 @@ from host_bridge.errors import ServerError
 _COMMANDS = (
     ("models", "inference_server.models.cli", "list, show, pull, import, verify or remove models"),
     ("shots", "inference_server.shots.cli", "list, show, edit, lock or remove analysed shots"),
+    ("export", "inference_server.export.cli", "write a model for NukeX (Cattery) or Flame (ONNX)"),
     ("doctor", "inference_server.doctor", "what works here, what is missing, how to get it"),
     ("demo", "inference_server.demo.cli", "the main job on a portrait plate, with a contact sheet"),
     ("train", "inference_server.train_commands.cli", "train a model of your own style"),

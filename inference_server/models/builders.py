@@ -48,6 +48,8 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "raft": Network("raft", "RAFT", "RAFT optical flow", configuration="RAFTConfig"),
         "hrnet": Network("hrnet", "HRNet", "HRNet landmark network"),
         "vgg19": Network("vgg", "VGG19", "VGG19 features"),
+        "two-stage-translator": Network("two_stage", "Translator", "translator of the two-stage video network"),
+        "two-stage-refiner": Network("two_stage", "Refiner", "refiner of the two-stage video network"),
         "lpips-heads": Network("lpips", "LPIPS", "linear weights of LPIPS", entries=(r"(lin\d+\..+)", r"\1")),
         "lpips-trunk": Network(
             "lpips", "LPIPS", "feature network of LPIPS", entries=(r"net\.slice\d+\.(.+)", r"features.\1")

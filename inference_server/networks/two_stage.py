@@ -53,10 +53,12 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
+        self.act = nn.LeakyReLU(LEAK)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.leaky_relu(self.norm1(self.conv1(x)), LEAK)
-        return F.leaky_relu(self.norm2(self.conv2(x)), LEAK)
+        x = self.act(self.norm1(self.conv1(x)))
+        out: Tensor = self.act(self.norm2(self.conv2(x)))
+        return out
 
 
 class UNet(nn.Module):
