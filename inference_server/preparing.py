@@ -52,6 +52,11 @@ class FaceOfShot:
     sink: _Sink
     depth: int = 2
 
+    @property
+    def window(self) -> Window:
+        whole = self.analysis.display_window
+        return Window(0, 0, whole.width, whole.height)
+
     def face(self, frame: int) -> FaceFrame:
         found = self.analysis.face_at(self.track, frame)
         if found is None:

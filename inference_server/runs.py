@@ -53,7 +53,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Progress:
-    """`stage` is `analyse` or `render`; `done` of `total` frames."""
+    """`stage` is `analyse`, `prepare` (an effect learns of the shot) or `render`; `done` of `total` frames."""
 
     stage: str
     done: int

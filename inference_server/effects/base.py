@@ -126,7 +126,8 @@ class EffectOutput:
 class Effect(Protocol):
     """What a worker holds for one effect: made once, used for every frame, no state between frames."""
 
-    descriptor: EffectDescriptor
+    @property
+    def descriptor(self) -> EffectDescriptor: ...
 
     def region(self, face: FaceFrame, values: Mapping[str, Value], shot: ShotData = NO_DATA) -> Window:
         """The part of the plate this effect needs for the face, before clipping to the data window."""
@@ -145,6 +146,7 @@ class ShotView(Protocol):
     """One face of a shot, as an effect's `analyse` sees it, and where it puts what it learns.
 
     frames  the shot's frames in which the face is, in order
+    window  the display window, seen from its corner
     values  the job's parameters; only those that `shot_key` names may be read
     style   the job's Style picture, [3, H, W] display-encoded sRGB; what is learned is kept by its content
     """
@@ -154,6 +156,9 @@ class ShotView(Protocol):
 
     @property
     def frames(self) -> tuple[int, ...]: ...
+
+    @property
+    def window(self) -> Window: ...
 
     @property
     def values(self) -> EffectValues: ...

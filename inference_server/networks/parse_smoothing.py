@@ -29,7 +29,7 @@ class SmoothedMap:
     """A fused parsing map and the weights that made it."""
 
     fused: Tensor  # [C, H, W] logits at the size of the frames that went in
-    weights: Tensor  # [2k+1, H, W], summing to 1 over the window
+    weights: Tensor  # [window, H, W], summing to 1 over the window
 
     def halved(self) -> Tensor:
         """[C, H/2, W/2], low-passed: maps are made from frames enlarged twice, and used at frame size."""
@@ -78,35 +78,52 @@ def warp(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     return sampled[:, :-1] * valid, valid
 
 
-def smooth_window(frames: Sequence[Tensor], parsing: Sequence[Tensor], flows: Sequence[Tensor]) -> SmoothedMap:
-    """Fuses one window of 2k + 1 frames into the map of its centre.
+def smooth_window(
+    frames: Sequence[Tensor],
+    parsing: Sequence[Tensor],
+    flows: Sequence[Tensor],
+    times: Sequence[int] | None = None,
+    k: int | None = None,
+) -> SmoothedMap:
+    """Fuses one window of frames into the map of its centre.
 
     frames: [3, H, W] each, display-encoded RGB in [-1, 1]. parsing: [C, H, W] logits each. flows: [2, H, W] each,
-    from the centre frame to that entry, in pixels (x, y); the centre's own is not read. Raises ShapeError.
+    from the centre frame to that entry, in pixels (x, y); the centre's own is not read. times: how many frames each
+    entry lies after the centre, whose time is 0; without them the window is the published one, -k to k. k: the radius
+    that sigma_t follows. Raises ShapeError.
     """
     size = len(frames)
-    if size % 2 == 0 or len(parsing) != size or len(flows) != size:
-        raise ShapeError(f"window: expected 2k + 1 frames, maps and flows, got {size}, {len(parsing)} and {len(flows)}")
-    k = size // 2
-    centre = frames[k]
+    if times is None:
+        if size % 2 == 0:
+            raise ShapeError(
+                f"window: expected 2k + 1 frames, maps and flows, got {size}, {len(parsing)} and {len(flows)}"
+            )
+        times, k = range(-(size // 2), size // 2 + 1), size // 2
+    if not len(parsing) == len(flows) == len(times) == size or k is None or list(times).count(0) != 1:
+        raise ShapeError(
+            f"window: expected as many frames, maps, flows and times, one of them 0, and a radius, "
+            f"got {size}, {len(parsing)}, {len(flows)}, times {list(times)} and {k}"
+        )
+    here = list(times).index(0)
+    centre = frames[here]
     check_shape("frame", centre, 3, "H", "W")
     h, w = centre.shape[-2:]
     sigma_t = k + 0.5
-    total, weights = parsing[k].clone(), []
-    for j in range(size):
+    total, weights = parsing[here].clone(), []
+    for j, time in enumerate(times):
         check_shape(f"frame {j} of the window", frames[j], 3, h, w)
-        check_shape(f"parsing map {j} of the window", parsing[j], parsing[k].shape[0], h, w)
-        if j == k:
+        check_shape(f"parsing map {j} of the window", parsing[j], parsing[here].shape[0], h, w)
+        if j == here:
             weights.append(centre.new_ones(h, w))
             continue
         check_shape(f"flow {j} of the window", flows[j], 2, h, w)
         warped, valid = warp(torch.cat([frames[j], parsing[j]])[None], flows[j][None])
         colour = (warped[0, :3] - centre).square().mean(dim=0)  # [H, W]
-        time = math.exp(-((j - k) ** 2) / (2 * sigma_t**2))
-        weight = torch.exp(-colour / (2 * COLOUR_SIGMA**2)) * valid[0, 0] * time
+        near = math.exp(-(time**2) / (2 * sigma_t**2))
+        weight = torch.exp(-colour / (2 * COLOUR_SIGMA**2)) * valid[0, 0] * near
         total += weight * warped[0, 3:]
         weights.append(weight)
-    stacked = torch.stack(weights)  # [2k+1, H, W]
+    stacked = torch.stack(weights)  # [window, H, W]
     norm = stacked.sum(dim=0)  # at least 1: the centre counts fully
     return SmoothedMap(fused=total / norm, weights=stacked / norm)
 

@@ -189,6 +189,20 @@ def test_a_sequence_is_smoothed_frame_by_frame_as_it_is_read() -> None:
     assert torch.equal(rest[2], alone.halved())
 
 
+def test_a_shorter_window_counts_nothing_twice() -> None:
+    """With times, a window holds only the frames that there are: the first frame's, of radius 2, is three long."""
+    frames, flows = still(3)
+    parsing = [noise(4, 6, 8, seed=s) for s in range(3)]
+    short = smooth_window(frames, parsing, flows, [0, 1, 2], 2)
+    near = torch.exp(-torch.tensor([0.0, 1.0, 4.0]) / (2 * 2.5**2))  # the same picture: only time weighs
+    wanted = sum(w * p for w, p in zip(near / near.sum(), parsing, strict=True))
+    assert torch.allclose(short.fused, torch.as_tensor(wanted), atol=1e-5)
+    alone = smooth_window(frames[:1], parsing[:1], flows[:1], [0], 2)
+    assert torch.equal(alone.fused, parsing[0])
+    with pytest.raises(ShapeError, match="one of them 0"):
+        smooth_window(frames, parsing, flows, [1, 2, 3], 2)
+
+
 def test_gradients_reach_the_maps() -> None:
     frames, flows = still(3)
     parsing = [noise(4, 6, 8, seed=s).requires_grad_() for s in range(3)]
