@@ -6,7 +6,11 @@ from another thread wakes the event loop.
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -25,7 +29,12 @@ class QtHome(QObject):
         self._waiting: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._ringing = self._closed = False
-        self._timers: set[QtCore.QTimer] = set()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []  # a heap of deadlines
+        self._numbers = itertools.count()
+        self._timer = QtCore.QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self._ring)
         self._rung.connect(self._work, Qt.ConnectionType.QueuedConnection)
 
     def post(self, work: Callable[[], None]) -> None:
@@ -38,33 +47,37 @@ class QtHome(QObject):
             self._rung.emit()
 
     def later(self, seconds: float, work: Callable[[], None]) -> Callable[[], None]:
-        timer = QtCore.QTimer(self)
-        timer.setSingleShot(True)
+        entry = (time.monotonic() + seconds, next(self._numbers), work)
+        heapq.heappush(self._due, entry)
+        self._wind()
 
-        def end() -> None:
-            if timer in self._timers:
-                self._timers.discard(timer)
-                timer.stop()
-                timer.deleteLater()
+        def call_off() -> None:
+            if entry in self._due:
+                self._due.remove(entry)
+                heapq.heapify(self._due)
+                self._wind()
 
-        def due() -> None:
-            end()
-            work()
-
-        self._timers.add(timer)
-        timer.timeout.connect(due)
-        timer.start(max(0, round(seconds * 1000)))
-        return end
+        return call_off
 
     def close(self) -> None:
         """Drop what waits; nothing is done any more."""
         with self._lock:
             self._closed = True
             self._waiting.clear()
-        for timer in list(self._timers):
-            self._timers.discard(timer)
-            timer.stop()
-            timer.deleteLater()
+        self._due.clear()
+        self._timer.stop()
+
+    def _wind(self) -> None:
+        """One timer for all: it rings for the next deadline."""
+        if not self._due or self._closed:
+            self._timer.stop()
+            return
+        self._timer.start(max(0, math.ceil((self._due[0][0] - time.monotonic()) * 1000)))
+
+    def _ring(self) -> None:
+        while self._due and self._due[0][0] <= time.monotonic():
+            self.post(heapq.heappop(self._due)[2])
+        self._wind()
 
     def _work(self) -> None:
         """Do what was there at the ring; what comes meanwhile waits for the next, so that events are handled between.

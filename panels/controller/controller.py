@@ -29,6 +29,7 @@ from panels.controller.values import Effects, Values
 from panels.controller.work import Work
 from panels.presets import shared_folders, user_folder
 
+CLOSE_S = 1.0
 KEEP_S = 0.5  # values are stored in the host so long after the last change
 
 
@@ -120,7 +121,7 @@ class Controller:
             self._keep()
         self.thumbnails.close()
         self.connection.close()
-        self._errands.join(5.0)
+        self._errands.join(CLOSE_S)
 
     # the host
 

@@ -8,6 +8,7 @@ state has changed, without arguments or with what happened; they read what they 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -80,11 +81,12 @@ class Errands:
         thread.start()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for those under way, at most so long each."""
+        """Wait for those under way, at most so long in all; what takes longer ends by itself, unheard."""
+        end = time.monotonic() + timeout_s
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
-            thread.join(timeout_s)
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def unexpected(error: BaseException) -> FaceplateError:

@@ -93,7 +93,7 @@ class Preview:
         self._stamp = 0
         self._flying: PreviewSpec | None = None
         self._shown: dict[str, PreviewSpec] = {}
-        self._refused: dict[str, PreviewSpec] = {}
+        self._refused: dict[str, tuple[PreviewSpec, FaceplateError]] = {}
         self._plates: OrderedDict[str, Picture] = OrderedDict()
         self._full_seconds = FAST_S * 10
 
@@ -155,12 +155,13 @@ class Preview:
 
     def _look(self) -> None:
         self._scheduled = False
+        self._forget_others()
         blocked = self._blocked()
         if blocked:
             self._put(blocked=blocked, behind=self.state.result is not None or self.state.matte is not None)
             return
-        self._forget_others()
-        self._put(blocked="", behind=self._behind(), plate=self._plate_for(self.state.result))
+        plate = self._plate_for(self.state.result)
+        self._put(blocked="", behind=self._behind(), plate=plate, error=self._error())
         if self._flying is None:
             spec = self._next()
             if spec is not None:
@@ -199,9 +200,19 @@ class Preview:
             spec = self._spec(show)
             if show == PLATE and self._plate_fits():
                 continue
-            if spec not in (self._shown.get(show), self._refused.get(show)):
+            if spec != self._shown.get(show) and not self._was_refused(spec):
                 return spec
         return None
+
+    def _was_refused(self, spec: PreviewSpec) -> bool:
+        return spec.show in self._refused and self._refused[spec.show][0] == spec
+
+    def _error(self) -> FaceplateError | None:
+        """Why there is no picture of what is set now."""
+        refused = (
+            self._refused[show] for show in (RESULT, PLATE, MATTE) if show in self._refused and show in self.wanted
+        )
+        return next((error for spec, error in refused if spec == self._spec(spec.show)), None)
 
     def _spec(self, show: str) -> PreviewSpec:
         viewer = self.viewer
@@ -226,7 +237,7 @@ class Preview:
         job = self._work.job()
         if shown is not None and (shown.job.plate, shown.job.effect) != (job.plate, job.effect):
             self._shown.clear()
-            self._put(result=None, plate=None, matte=None, error=None)
+            self._put(result=None, plate=None, matte=None)
 
     # asking
 
@@ -246,9 +257,8 @@ class Preview:
         self._put(busy=False)
         if isinstance(outcome, FaceplateError):
             lost = outcome.code == "server.unreachable" and not self._connection.ready
-            if not lost and _context(spec) == _context(self._spec(spec.show)):
-                self._refused[spec.show] = spec
-                self._put(error=outcome)
+            if not lost:
+                self._refused[spec.show] = (spec, outcome)
         elif outcome is not None:
             self._take(spec, outcome)
         self.update()
@@ -269,11 +279,11 @@ class Preview:
         self._shown[spec.show] = spec
         self._refused.pop(spec.show, None)
         if spec.show == RESULT:
-            self._put(result=picture, plate=self._plate_for(picture), error=None)
+            self._put(result=picture, plate=self._plate_for(picture))
         elif spec.show == MATTE:
-            self._put(matte=picture, error=None)
+            self._put(matte=picture)
         elif RESULT not in self.wanted:
-            self._put(plate=picture, error=None)
+            self._put(plate=picture)
 
     # the plate beside the result
 
