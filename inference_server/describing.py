@@ -1,7 +1,7 @@
 """What a plate is, before anything is done with it: which frames there are, how large, which layers, which colours.
 
 Nothing is decoded: file names, the header of the first frame that can be read, and the records of the shot store. So
-an answer takes milliseconds, on any thread, while a device renders.
+an answer takes milliseconds, on any thread, while a device renders. Needs no torch.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from contextlib import suppress
 from functools import lru_cache
 
 from host_bridge.errors import FaceplateError, PlateError
-from host_bridge.jobspec import JobSpec, PlateSpec
+from host_bridge.jobspec import PlateSpec
 from host_bridge.messages import Color, Plate
 from inference_server.config import ServerConfig
 from inference_server.plates.attributes import decode
 from inference_server.plates.color import ColorConfig
 from inference_server.plates.exrheader import COMPRESSIONS
-from inference_server.plates.layers import layers_of, views_of
+from inference_server.plates.layers import choose, layers_of, views_of
 from inference_server.plates.reader import read_outline
 from inference_server.plates.sequence import Sequence, find_sequence, format_frames, views_on_disk
 from inference_server.plates.types import PlateFrame
-from inference_server.shots.store import ShotRecord, ShotStore
-from inference_server.source import PlateSource
+from inference_server.shots.store import AnalysisSettings, ShotRecord, ShotStore
 
 
 class Describer:
@@ -42,29 +41,32 @@ class Describer:
 
         Raises PlateError where no frame can be found or read, ColorError.
         """
-        source = PlateSource.open(JobSpec(kind="analyse", plate=plate), self._colors(ocio or self._config.ocio))
-        frame = _first_readable(source.sequence)
-        part = frame.parts[_treated(frame, source)]
+        config = self._colors(ocio or self._config.ocio)
+        space = config.resolve(plate.colorspace)
+        sequence = find_sequence(plate.pattern, plate.view)
+        settings = AnalysisSettings.of(plate, space, config.hash, sequence.pattern.view)
+        frame = _first_readable(sequence)
+        part = frame.parts[_treated(frame, settings)]
         window = part.display_window
         codec = part.header.get("compression")
         return Plate(
-            frames=format_frames(source.sequence.frames),
-            first=source.sequence.frames[0],
-            last=source.sequence.frames[-1],
+            frames=format_frames(sequence.frames),
+            first=sequence.frames[0],
+            last=sequence.frames[-1],
             width=window.width,
             height=window.height,
             pixel_aspect=part.pixel_aspect,
-            colorspace=source.color.space,
+            colorspace=space,
             compression=COMPRESSIONS[decode(codec)] if codec is not None and codec.type == "compression" else "",
             parts=[p.name or str(index) for index, p in enumerate(frame.parts)],
-            layers=_layers(frame, source),
+            layers=_layers(frame, settings),
             views=_pattern_views(plate.pattern) or views_of(frame),
-            shots=[record.id for record in self._shots(source)],
+            shots=[record.id for record in self._shots(sequence, settings)],
         )
 
-    def _shots(self, source: PlateSource) -> list[ShotRecord]:
+    def _shots(self, sequence: Sequence, settings: AnalysisSettings) -> list[ShotRecord]:
         """Shots analysed with these settings that hold frames of this plate, the one a job would find first."""
-        found = [r for r in self._store.records() if r.settings == source.settings and self._holds(r, source.sequence)]
+        found = [r for r in self._store.records() if r.settings == settings and self._holds(r, sequence)]
         return sorted(found, key=lambda r: (r.narrowed, not r.locked, -len(r.frames), r.created))
 
     def _holds(self, record: ShotRecord, sequence: Sequence) -> bool:
@@ -99,16 +101,16 @@ def _pattern_views(pattern: str) -> list[str]:
     return views
 
 
-def _treated(frame: PlateFrame, source: PlateSource) -> int:
+def _treated(frame: PlateFrame, settings: AnalysisSettings) -> int:
     """The part that jobs treat; the first where the artist has yet to choose."""
     try:
-        return source.layer(frame).part
+        return choose(frame, settings.layer, settings.part, settings.view).part
     except FaceplateError:
         return 0
 
 
-def _layers(frame: PlateFrame, source: PlateSource) -> list[str]:
+def _layers(frame: PlateFrame, settings: AnalysisSettings) -> list[str]:
     try:
-        return layers_of(frame, source.spec.plate.part, source.settings.view)
+        return layers_of(frame, settings.part, settings.view)
     except FaceplateError:
         return layers_of(frame)

@@ -47,15 +47,7 @@ class PlateSource:
     @cached_property
     def settings(self) -> AnalysisSettings:
         """What a stored analysis must have been made with to fit this job."""
-        plate = self.spec.plate
-        return AnalysisSettings(
-            self.color.space,
-            self.config.hash,
-            plate.layer,
-            plate.part,
-            self.sequence.pattern.view or plate.view,
-            plate.premult,
-        )
+        return AnalysisSettings.of(self.spec.plate, self.color.space, self.config.hash, self.sequence.pattern.view)
 
     def layer(self, plate: PlateFrame) -> ChosenLayer:
         """The channels this job treats."""

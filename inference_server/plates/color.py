@@ -13,15 +13,16 @@ import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PyOpenColorIO as ocio
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from host_bridge.errors import ColorError, unknown_name
+
+if TYPE_CHECKING:  # what a config offers is told without loading torch
+    from torch import Tensor
 
 DEFAULT_CONFIG = "ocio://cg-config-v2.1.0_aces-v1.3_ocio-v2.3"
 _SCENE_SPACE = "Linear Rec.709 (sRGB)"  # of DEFAULT_CONFIG
@@ -170,6 +171,8 @@ class PlateColor:
             transform = ocio.DisplayViewTransform(src=self.space, display=display, view=view)
             coded = self._apply(self._config.getProcessor(transform).getDefaultCPUProcessor(), self.from_scene(exposed))
         else:
+            import torch
+
             coded = srgb_encode(torch.from_numpy(exposed).clamp(0, 1)).numpy()
         with np.errstate(invalid="ignore"):
             shown = np.nan_to_num(coded, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1) ** np.float32(1 / viewer.gamma)
@@ -185,12 +188,12 @@ class PlateColor:
 
 def srgb_encode(linear: Tensor) -> Tensor:
     """IEC 61966-2-1 encoding of values in 0..1, any shape."""
-    return torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp_min(1e-8) ** (1 / 2.4) - 0.055)
+    return (linear * 12.92).where(linear <= 0.0031308, 1.055 * linear.clamp_min(1e-8) ** (1 / 2.4) - 0.055)
 
 
 def srgb_decode(coded: Tensor) -> Tensor:
     """Inverse of `srgb_encode`."""
-    return torch.where(coded <= 0.04045, coded / 12.92, ((coded.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
+    return (coded / 12.92).where(coded <= 0.04045, ((coded.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
 
 
 def to_picture(scene: Tensor, exposure: float) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from host_bridge.jobspec import PlateSpec
 from inference_server.shots.types import ANALYSIS_VERSION
 
 _SAMPLE = 16 * 1024
@@ -25,6 +26,12 @@ class AnalysisSettings:
     part: str = ""
     view: str = ""
     premult: str = "auto"
+
+    @classmethod
+    def of(cls, plate: PlateSpec, colorspace: str, config_hash: str, pattern_view: str) -> AnalysisSettings:
+        """Of a plate read in `colorspace`; `pattern_view` is the view its pattern's %V stands for, "" = none."""
+        view = pattern_view or plate.view
+        return cls(colorspace, config_hash, plate.layer, plate.part, view, plate.premult)
 
 
 @dataclass(frozen=True)

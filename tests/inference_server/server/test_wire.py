@@ -146,9 +146,10 @@ def test_a_thousand_hostile_messages_and_the_server_still_answers(served: Place,
 
 def hostile(seeds: random.Random, raw: Raw, job: dict[str, Any], place: Place) -> list[bytes]:
     """One bad message; most kinds are refused, a few (unknown fields) are merely strange."""
-    kind = seeds.randrange(9)
+    kind = seeds.randrange(10)
     types = [r.TYPE for r in m.REQUESTS if r is not m.Shutdown]
-    frames = [MAGIC, raw.header(seeds.choice(types)), b"null", json.dumps({"job": job, "job_id": "ab" * 16}).encode()]
+    good = {"job": job, "job_id": "ab" * 16, "plate": job["plate"], "frame": 1, "path": "/etc/passwd"}
+    frames = [MAGIC, raw.header(seeds.choice(types)), b"null", json.dumps(good).encode()]
     if kind == 0:  # truncated
         which = seeds.randrange(4)
         frames[which] = frames[which][: seeds.randrange(len(frames[which]))]
@@ -168,8 +169,8 @@ def hostile(seeds: random.Random, raw: Raw, job: dict[str, Any], place: Place) -
         )
         return frames
     if kind == 4:  # wrong types in the body
-        body = {"job": dict(job), "job_id": "ab" * 16, "preview": {"job": job, "frame": 1}}
-        where = seeds.choice([body, body["job"]])
+        body = {**good, "job": dict(job), "plate": dict(job["plate"]), "preview": {"job": job, "frame": 1}}
+        where = seeds.choice([body, body["job"], body["plate"]])
         assert isinstance(where, dict)
         where[seeds.choice(sorted(where))] = seeds.choice([None, 1, -1.5, True, "x", [], {}, [[]], {"keys": 3}])
         frames[3] = json.dumps(body).encode()
@@ -222,10 +223,42 @@ def hostile(seeds: random.Random, raw: Raw, job: dict[str, Any], place: Place) -
                 ("shot", "../../etc"),
                 ("matte_channels", ["face"] * 100),
                 ("output", job["plate"]["pattern"]),
+                ("repairs", {"version": 1}),
+                ("kind", "repair"),
             ]
         )
         changed[name] = value
         return [MAGIC, raw.header("submit_job"), b"null", json.dumps({"job": changed}).encode()]
+    if kind == 8:  # questions about what is not there, or not allowed, and repairs that are none
+        evil = seeds.choice(
+            ["/etc/%04d", f"{place.shot}/link/%V/o.####.exr", "o.exr", "", "/" + "a/" * 3000, "/\ud800"]
+        )
+        repairs = seeds.choice(
+            [
+                {"version": 9},
+                {"version": 1, "split": [[]]},
+                {"version": 1, "boxes": [{"track": 1, "keys": {"9" * 5000: [0, 0, 1, 1]}}]},
+                {"version": 1, "points": [{"track": 1, "landmark": -1, "keys": {}}]},
+                {"version": 1, "points": [{"track": 10**19, "landmark": 1, "reach": -1, "keys": {"1": [1e308, 2]}}]},
+                {"version": 1, "tracks": [{"track": True}], "x" * 3000: []},
+            ]
+        )
+        type_, asked = seeds.choice(
+            [
+                ("describe_plate", {"plate": {"pattern": evil}}),
+                ("describe_plate", {"plate": {**job["plate"], "view": "../up"}}),
+                ("describe_plate", {"plate": {**job["plate"], "colorspace": "x" * 5000}}),
+                ("describe_plate", {"plate": job["plate"], "ocio": evil or "relative"}),
+                ("list_faces", {"job": {**job, "plate": {"pattern": evil}}, "frame": 1}),
+                ("list_faces", {"job": job, "frame": 10**15}),
+                ("list_faces", {"job": {**job, "params": {"amount": "much"}}, "frame": 1}),
+                ("import_model", {"path": evil}),
+                ("import_model", {"path": f"{place.shot}/age.npy", "model": "../up"}),
+                ("import_model", {"path": f"{place.shot}/age.npy", "template": "a b"}),
+                ("submit_job", {"job": {**job, "kind": "repair", "shot": "abc", "repairs": repairs}}),
+            ]
+        )
+        return [MAGIC, raw.header(type_), b"null", json.dumps(asked).encode()]
     body = {"job_id": seeds.choice(["", "zz", "ab" * 16, "' OR 1=1", "a" * 31, "*" * 8]), "after": -5, "limit": -1}
     return [
         MAGIC,
