@@ -22,14 +22,16 @@ class Parts:
     """What a recipe built, by name.
 
     `trained` modules go into checkpoints; `frozen` ones (teachers, loss networks) are rebuilt by the recipe. `ema`
-    names the trained modules that get an averaged copy. Modules are built on the CPU; the loop moves them. Their
-    train or eval mode is left as built.
+    names the trained modules that get an averaged copy; one that does not begin where its module does (a published
+    average, say) begins as the module in `ema_start`. Modules are built on the CPU; the loop moves them. Their train
+    or eval mode is left as built.
     """
 
     trained: Mapping[str, nn.Module]
     optimisers: Mapping[str, torch.optim.Optimizer]
     frozen: Mapping[str, nn.Module] = field(default_factory=dict)
     ema: tuple[str, ...] = ()
+    ema_start: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

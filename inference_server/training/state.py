@@ -39,7 +39,11 @@ class TrainingState:
         self.averages: dict[str, nn.Module] = {}
         if config.ema.half_life > 0:
             self.averages = {
-                name: copy.deepcopy(self.parts.trained[name]).eval().requires_grad_(False) for name in self.parts.ema
+                name: copy.deepcopy(self.parts.ema_start.get(name, self.parts.trained[name]))
+                .to(group.device)
+                .eval()
+                .requires_grad_(False)
+                for name in self.parts.ema
             }
         for optimiser in self.parts.optimisers.values():
             for settings in optimiser.param_groups:
