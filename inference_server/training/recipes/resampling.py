@@ -20,7 +20,7 @@ def bilinear(pictures: Tensor, grid: Tensor) -> Tensor:
 
     Outside, pictures are mirrored. Gradients flow to the pictures, none to the grid. Returns [N, C, h, w].
     """
-    out: Tensor = _Sampling.apply(pictures, grid)
+    out: Tensor = _Sampling.apply(pictures, grid)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -32,9 +32,9 @@ class _Sampling(torch.autograd.Function):
         return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         (grid,) = ctx.saved_tensors
-        return _Spreading.apply(slope, grid, ctx.shape), None
+        return _Spreading.apply(slope, grid, ctx.shape), None  # type: ignore[no-untyped-call]
 
 
 class _Spreading(torch.autograd.Function):
@@ -50,6 +50,6 @@ class _Spreading(torch.autograd.Function):
         return spread
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
         (grid,) = ctx.saved_tensors
-        return _Sampling.apply(slope, grid), None, None
+        return _Sampling.apply(slope, grid), None, None  # type: ignore[no-untyped-call]
