@@ -8,6 +8,7 @@ import importlib
 # command, module, help. Each module offers add_arguments(parser) and run(args) -> exit status, and imports torch
 # only when it runs.
 _COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("prepare", "inference_server.train_commands.prepare", "aligned pictures of one size from a folder of pictures"),
     ("vtoonify", "inference_server.train_commands.vtoonify", "a VToonify from a style's generators, about an hour"),
 )
 

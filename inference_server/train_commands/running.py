@@ -108,7 +108,7 @@ def run(args: argparse.Namespace, table: Mapping[str, Any], make: RecipeFactory)
     from inference_server.training.dry_run import dry_run
 
     config, own = split_config(table)
-    with group_from_environment(_device(args.device)) as group:
+    with group_from_environment(device_of(args.device)) as group:
         recipe = make(own)
         if args.dry_run:
             measured = dry_run(recipe, config, group)
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace, table: Mapping[str, Any], make: RecipeFactory)
             ModelStore().check_free(recipe.card().id)  # before the hours, not after them
         from inference_server.training.loop import train
 
-        finished, whole = _follow(args, train(recipe, config, args.out, group), group)
+        finished, whole = follow(args, train(recipe, config, args.out, group), group)
         if not whole:
             if group.first:
                 sys.stderr.write(
@@ -127,11 +127,11 @@ def run(args: argparse.Namespace, table: Mapping[str, Any], make: RecipeFactory)
                 )
             return ExitCode.CANCELLED
         if finished is not None and not args.no_import:
-            _import(finished, args.replace)
+            import_result(finished, args.replace)
     return ExitCode.OK
 
 
-def _follow(
+def follow(
     args: argparse.Namespace, events: Generator[Event, None, None], group: Group
 ) -> tuple[Finished | None, bool]:
     """Shows the events; the last one of the first process, and whether the run came to its end."""
@@ -179,7 +179,8 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _device(choice: str) -> str:
+def device_of(choice: str) -> str:
+    """The device that --device means."""
     import torch
 
     if choice != "auto":
@@ -187,7 +188,7 @@ def _device(choice: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _import(finished: Finished, replace: bool) -> None:
+def import_result(finished: Finished, replace: bool) -> None:
     """Puts the trained model into the store. Its licences are those of models that were accepted at their import."""
     from inference_server.models.cards import read_cards
     from inference_server.models.importer import import_file
