@@ -26,6 +26,7 @@ from inference_server.supervisor import exit_text
 from inference_server.validation import clip_error
 
 _log = logging.getLogger("faceplate.importing")
+_CHILD = "inference_server.models.child"
 _KEPT = 50
 _MAX_WAITING = 8
 
@@ -115,7 +116,7 @@ class Imports:
             one.state = "running"
             with self._log.open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "inference_server.importing"],
+                    [sys.executable, "-m", _CHILD],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -146,44 +147,3 @@ class Imports:
         self._changed()  # before anybody hears that it is finished
         with self._lock:
             one.state, one.model, one.done = "finished", finished, 1.0
-
-
-# the child
-
-
-def main() -> int:
-    """Import what the first line of standard input asks for; the exit status."""
-    order = ImportOrder(**json.loads(sys.stdin.buffer.readline()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        from inference_server.models.importer import Step, card_for_import, import_file
-        from inference_server.models.store import store_of
-
-        def progress(step: Step) -> None:
-            _tell({"done": step.share, "message": step.what})
-
-        card = card_for_import(None, order.model or None, order.template or None)
-        store = store_of(order.folders, writable=True)
-        imported = import_file(Path(order.path), store, card, accept_licence=order.accept_licence, progress=progress)
-    except FaceplateError as error:
-        _tell({"error": error.to_wire()})
-        return int(error.exit_code)
-    left_out = f"left out: {', '.join(imported.left_out)}" if imported.left_out else ""
-    _tell({"finished": imported.model.id, "done": 1.0, "message": left_out or "done"})
-    return 0
-
-
-def _tell(line: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
-def _end_with_parent() -> None:
-    """Read standard input to its end, which comes with the server's, and leave at once."""
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

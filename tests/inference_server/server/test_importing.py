@@ -74,7 +74,7 @@ def children(pid: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"inference_server.importing" in (entry / "cmdline").read_bytes():
+            if parent == pid and b"inference_server.models.child" in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
         except (OSError, IndexError, ValueError):
             continue  # no process, or one that has just ended

@@ -176,7 +176,7 @@ def hostile(seeds: random.Random, raw: Raw, job: dict[str, Any], place: Place) -
         frames[3] = json.dumps(body).encode()
         return frames
     if kind == 5:  # a header of the wrong kind
-        change = {
+        change: dict[str, Any] = {
             seeds.choice(["id", "session", "seq", "type", "protocol", "time"]): seeds.choice([None, -1, "", "x/y", []])
         }
         frames[1] = raw.header("ping", **change)
