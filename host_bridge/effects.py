@@ -206,7 +206,11 @@ def check_curve(param: Param, curve: Curve) -> Curve:
 def _coerce(param: Param, value: Value) -> Value:
     if param.type == "choice":
         if value not in param.choices:
-            raise unknown_name("effect.parameter", f"value of {param.name}", str(value), list(param.choices))
+            unknown = unknown_name("effect.parameter", f"value of {param.name}", str(value), list(param.choices))
+            # The hint's beginning says what the choices are: of models, how more of them are got.
+            raise EffectError(
+                unknown.code, unknown.message, value=str(value), remedy=f"{unknown.remedy} {_lead(param)}"
+            )
         return value
     if param.type == "string":
         return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
@@ -227,6 +231,10 @@ def _coerce(param: Param, value: Value) -> Value:
             raise _refused(param, value, "a whole number")
         return int(number)
     return number
+
+
+def _lead(param: Param) -> str:
+    return f"{param.hint.split('. ')[0].rstrip('.')}." if param.hint else ""
 
 
 def _in_range(param: Param, value: float) -> float:

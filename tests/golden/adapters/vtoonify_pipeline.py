@@ -1,4 +1,4 @@
-"""One picture through all of VToonify-D: alignment, codes, parsing, network, 8-bit result.
+"""One picture through all of VToonify-D by the effect's own steps: alignment, codes, parsing, network, 8-bit result.
 
 The recording continues from its own aligned crop (another resampler is within tolerance, but moves the codes), so
 ours is compared and then left.
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference_server.faces.align import apply_ffhq, plan_ffhq
+from inference_server.effects.vtoonify.codes import aligned_face, face_code, signed, style_code
+from inference_server.effects.vtoonify.parsing import parsed
 from inference_server.networks.bisenet import BiSeNet
-from inference_server.networks.psp import PspEncoder, with_average
-from inference_server.networks.vtoonify import VToonify, join_style, network_input, parser_input
+from inference_server.networks.psp import PspEncoder
+from inference_server.networks.vtoonify import VToonify, network_input, parser_input
 from tests.golden.harness import Adapter, Results
 from tests.golden.manifest import Case, Manifest, ManifestError
 
@@ -44,19 +45,17 @@ def build(manifest: Manifest, partners: Mapping[str, Any]) -> Pipeline:
 def run(pipeline: Pipeline, case: Case) -> Results:
     frame = case.inputs["frame"].astype(np.uint8)
     points = case.inputs["landmarks68"].astype(np.float64)
-    aligned = apply_ffhq(frame, plan_ffhq(points, frame.shape[:2], pipeline.aligned_size))
+    aligned = aligned_face(frame, points, pipeline.aligned_size)
     [recorded] = [case.arrays[o.npz_key] for o in case.outputs if o.name == "aligned"]
 
     mapping = pipeline.vtoonify.mapping
     encoder_input = signed(recorded)  # [1, 3, 256, 256]
-    zplus = with_average(pipeline.encoder(encoder_input), torch.from_numpy(case.inputs["latent_avg"]))
-    content = mapping(zplus)
-    exemplar = mapping(torch.from_numpy(case.inputs["exstyle_z"]))
-    style = exemplar if case.args["color_transfer"] else join_style(exemplar, content)
+    zplus = face_code(pipeline.encoder, torch.from_numpy(case.inputs["latent_avg"]), encoder_input)
+    exemplar = torch.from_numpy(case.inputs["exstyle_z"])
+    style = style_code(mapping, zplus, exemplar, color=1.0 if case.args["color_transfer"] else 0.0)
 
     picture = signed(frame)  # [1, 3, H, W]
-    enlarged = parser_input(picture)
-    logits = pipeline.parser.parse(enlarged)  # [1, 19, 2H, 2W]
+    logits = parsed(pipeline.parser, picture)  # [1, 19, 2H, 2W]
     inputs = network_input(picture, logits)
     image = pipeline.vtoonify(inputs, style, case.args["d_s"])  # [1, 3, 4H, 4W]
     final = ((image.clamp(-1, 1) + 1) * 127.5)[0].permute(1, 2, 0).to(torch.uint8)  # the published rule truncates
@@ -64,10 +63,10 @@ def run(pipeline: Pipeline, case: Case) -> Results:
         "aligned": aligned,
         "encoder_input": encoder_input,
         "zplus": zplus,
-        "exstyle_wplus": exemplar,
-        "wplus": content,
+        "exstyle_wplus": mapping(exemplar),
+        "wplus": mapping(zplus),
         "style": style,
-        "parser_input": enlarged,
+        "parser_input": parser_input(picture),
         "logits2x": logits,
         "inputs22": inputs,
         "inputs22_corner": inputs,
@@ -75,11 +74,6 @@ def run(pipeline: Pipeline, case: Case) -> Results:
         "image_corner": image,
         "final": final,
     }
-
-
-def signed(picture: np.ndarray[Any, Any]) -> torch.Tensor:
-    """8-bit RGB [H, W, 3] as [1, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
 
 
 NETWORKS = {"vtoonify_pipeline": Adapter(build, run)}

@@ -148,7 +148,7 @@ def test_preview_writes_a_picture(desk: Desk, shot: str, tmp_path: Path) -> None
 def test_effects_are_listed_and_described(desk: Desk) -> None:
     listed = desk.run("effects")
     assert listed.status == 0, listed.err
-    assert {line.split()[0] for line in listed.out.splitlines() if line and line[0] != "`"} == {"look", "retouch"}
+    assert {line.split()[0] for line in listed.out.splitlines() if line and line[0] != "`"} == {"look", "retouch", "vtoonify"}
     one = desk.run("effects", "retouch")
     for text in ("--edit", "smile", "-1..1 (0)", "lip_tint", "replace|delta (delta)"):
         assert text in one.out
@@ -156,7 +156,7 @@ def test_effects_are_listed_and_described(desk: Desk) -> None:
     assert max(len(line) for line in one.out.splitlines()) <= 120
     data = json.loads(desk.run("effects", "look", "--json").out)
     assert (data["identifier"], data["kind"]) == ("look", "stylize")
-    assert {d["identifier"] for d in json.loads(desk.run("effects", "--json").out)} == {"look", "retouch"}
+    assert {d["identifier"] for d in json.loads(desk.run("effects", "--json").out)} == {"look", "retouch", "vtoonify"}
     unknown = desk.run("effects", "lok")
     assert (unknown.status, "'look'" in unknown.err) == (2, True)
 

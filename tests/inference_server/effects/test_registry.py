@@ -20,7 +20,7 @@ def _controls(found: EffectDescriptor) -> list[Param]:
 
 def test_descriptors_load_without_torch_or_numpy() -> None:
     code = (
-        "import sys, inference_server.effects.registry as r; assert len(r.descriptors()) == 2; "
+        "import sys, inference_server.effects.registry as r; assert len(r.descriptors()) == 3; "
         "sys.exit(bool({'torch', 'numpy', 'cv2'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -48,7 +48,7 @@ def test_a_descriptor_is_consistent(found: EffectDescriptor) -> None:
 
 @pytest.mark.parametrize("found", descriptors(), ids=lambda d: d.identifier)
 def test_an_effect_carries_its_descriptor(found: EffectDescriptor) -> None:
-    assert load_effect(found.identifier).descriptor is found
+    assert load_effect(found.identifier).descriptor == found
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:

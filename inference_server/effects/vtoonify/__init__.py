@@ -1,0 +1,1 @@
+"""`vtoonify`: portrait stylisation by imported VToonify networks (arXiv 2209.11224)."""
