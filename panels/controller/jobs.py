@@ -131,8 +131,11 @@ class Jobs:
         return job_id
 
     def cancel(self, job_id: str) -> None:
-        """End a job before its next frame."""
+        """End a job before its next frame; one that is still being sent as soon as the server has it."""
+        row = self.find(job_id)
         self._change(job_id, cancelling=True)
+        if row is not None and row.state == "sending":
+            return
         self._connection.ask(m.CancelJob(job_id), m.JobStatus, lambda got: self._told(job_id, got))
 
     def resume(self, job_id: str) -> None:
@@ -181,6 +184,8 @@ class Jobs:
             row = self.find(job_id)
             if row is not None and row.state == "sending":  # events may have been faster
                 self._change(job_id, state=outcome.state, ahead=outcome.ahead)
+            if row is not None and row.cancelling:
+                self.cancel(job_id)
             return
         # Where nobody answered it may have arrived all the same; then the next list says so.
         self._change(job_id, state="refused", error=outcome)
