@@ -12,7 +12,7 @@ from host_bridge.hosts.nuke_actions import check_inputs
 from host_bridge.hosts.nuke_node import BUSY, DONE, ERROR, grey_out, refresh, set_state
 from host_bridge.hosts.nuke_read import is_faceplate, text
 
-_OWN = ("fp_state", "fp_status", "fp_made", "fp_made_knobs")
+_OWN = ("fp_state", "fp_status", "fp_made", "fp_made_inputs")
 
 
 def before_render() -> None:
@@ -37,7 +37,7 @@ def knob_changed() -> None:
         set_state(node, "", "")
     if name.startswith("p_"):
         grey_out(node)
-    refresh(node)
+    refresh(node, inputs=name in ("inputChange", "showPanel"))
 
 
 def autolabel() -> str | None:

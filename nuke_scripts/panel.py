@@ -46,12 +46,12 @@ def missing() -> str:
     try:
         for name in ("panels", "panels.qt", "zmq"):
             importlib.import_module(name)
-    except FaceplateError as error:  # there is no Qt
-        return (
-            f"{error.message}.\n\nNuke 15 brings PySide2, Nuke 16 and later PySide6: start Nuke with windows and "
-            "without a PYTHONPATH that hides its own packages."
-        )
-    except ImportError as error:
+    except (FaceplateError, ImportError) as error:
+        if isinstance(error, FaceplateError) or (error.name or "").startswith("PySide"):
+            return (
+                f"Faceplate's panel needs Qt: {getattr(error, 'message', error)}.\n\nNuke 15 brings PySide2, Nuke 16 "
+                "and later PySide6: start Nuke with windows, and without a PYTHONPATH that hides its own packages."
+            )
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         return (
             f"Faceplate is not whole in this Nuke: {error}.\n\n"

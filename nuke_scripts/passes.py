@@ -25,12 +25,14 @@ if __name__ == "__main__":  # run by `nuke -t`: init.py has run where Faceplate 
 import nuke
 
 from host_bridge.cli.words import render_words
-from host_bridge.errors import ExitCode, FaceplateError, HostError
+from host_bridge.errors import ExitCode, FaceplateError, HostError, RequestError
+from host_bridge.farm.jobfile import JobFile, write_whole
 from host_bridge.hosts.base import one_line
 from host_bridge.hosts.nuke_actions import settled
 from host_bridge.hosts.nuke_job import plan
 from host_bridge.hosts.nuke_node import DONE, set_state, take_result
 from host_bridge.hosts.nuke_read import faceplate_nodes, is_faceplate, read_node, value
+from host_bridge.jobspec import JobSpec
 
 ARGUMENTS = "--local"  # a farm task runs a server of its own
 
@@ -89,7 +91,7 @@ def write_passes(script: str, frames: str, final: str, out: str, program: str, f
         now = plan(facts)
         if now.precomps:
             lines.append([program, "-t", os.path.abspath(__file__), "precomp", copy, group.fullName()])
-        lines += [[faceplate, *render_words(job), ARGUMENTS] for job in now.jobs]
+        lines += [[faceplate, *_render(job), ARGUMENTS] for job in now.jobs]
         take_result(group, facts, now)
         set_state(group, DONE, "rendered by passes")
     root = nuke.root()
@@ -102,6 +104,16 @@ def write_passes(script: str, frames: str, final: str, out: str, program: str, f
     if not windows:
         path.chmod(0o755)
     return str(path)
+
+
+def _render(job: JobSpec) -> list[str]:
+    """`faceplate render` with everything said, or a job file where a command line cannot say it (a keyed colour)."""
+    try:
+        return render_words(job)
+    except RequestError:
+        file = Path(job.output).parent / "job.json"
+        write_whole(file, JobFile(job).text())
+        return ["run", str(file)]
 
 
 def shell(lines: Sequence[Sequence[str]]) -> str:

@@ -115,20 +115,6 @@ def remembered_effects(folder: Path | None = None) -> tuple[EffectDescriptor, ..
         return ()
 
 
-def frame_ranges(frames: Iterable[int]) -> str:
-    """Frames as a range that every part of Faceplate reads: `1001-1010,1015`. "" for none."""
-    ordered = sorted(set(frames))
-    out: list[str] = []
-    first = 0
-    for index, frame in enumerate(ordered):
-        if index + 1 < len(ordered) and ordered[index + 1] == frame + 1:
-            continue
-        start = ordered[first]
-        out.append(str(start) if start == frame else f"{start}-{frame}")
-        first = index + 1
-    return ",".join(out)
-
-
 def one_line(error: FaceplateError) -> str:
     """An error on one line, as nodes and clips show it: what happened, where, what to do."""
     return " ".join(str(error).split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import nuke
@@ -11,7 +12,8 @@ import nuke
 from host_bridge.curves import Curve, Value
 from host_bridge.effects import EffectDescriptor
 from host_bridge.errors import HostError
-from host_bridge.hosts.base import HostShot, frame_ranges
+from host_bridge.framerange import format_frames
+from host_bridge.hosts.base import HostShot
 from host_bridge.hosts.nuke_actions import settled
 from host_bridge.hosts.nuke_job import ReadFacts, file_colorspace, plan, time_offset
 from host_bridge.hosts.nuke_knobs import DESCRIPTOR_KNOB, EDIT, PARAM, descriptor_of
@@ -66,7 +68,10 @@ class NukeHost:
             return _read_shot()
         facts = read_node(group)
         now = plan(facts)
-        note = "; ".join(f"{name} is written as a pre-comp: {why}" for name, why in now.why.items())
+        notes = [f"{name} is written as a pre-comp: {why}" for name, why in now.why.items()]
+        if len(now.jobs) > 1:
+            notes.append(f"the panel renders the view {facts.views[0]}; the node's Render button renders every view")
+        note = "; ".join(notes)
         return HostShot(group.fullName(), now.jobs[0], nuke.frame() - now.offset, now.offset, note)
 
     def _keep(self, job: JobSpec) -> None:
@@ -97,15 +102,14 @@ class NukeHost:
         self._keep(job)
         _, now = settled(group)
         mine = now.jobs[0]
-        frames = job.frames or mine.frames
         return replace(
             job,
             plate=mine.plate,
             mask=mine.mask,
             style_image=mine.style_image,
-            frames=frames,
+            frames=job.frames or mine.frames,
             shot_range=mine.shot_range,
-            output=job.output or mine.output,
+            output=mine.output if _own(job, mine) else job.output,
             ocio=mine.ocio,
         )
 
@@ -114,8 +118,8 @@ class NukeHost:
         if group is not None:
             facts = read_node(group)
             now = plan(facts)
-            if job.output == now.jobs[0].output:
-                take_result(group, facts, now)
+            if _own(job, now.jobs[0]):
+                take_result(group, facts, now, job.output)
                 refresh(group)
                 return group.fullName()
         source = plain_read(group.input(0)) if group is not None else _selected_read()
@@ -152,6 +156,11 @@ def set_curve(knob: nuke.Knob, curve: Curve, offset: int) -> None:
             knob.setValueAt(_parts(value)[index], frame + offset, index)
         found: Any = knob.animation(index)
         found.changeInterpolation(found.keys(), nuke.LINEAR)
+
+
+def _own(job: JobSpec, mine: JobSpec) -> bool:
+    """Whether a job writes where the node keeps its results, of any values; "" leaves it to the node."""
+    return not job.output or PurePath(job.output).parents[1] == PurePath(mine.output).parents[1]
 
 
 def _parts(value: Value) -> Sequence[float]:
@@ -191,7 +200,7 @@ def _read_shot() -> HostShot:
     job = JobSpec(
         kind="render",
         plate=PlateSpec(facts.file, file_colorspace(facts, color) or ""),
-        frames=frame_ranges(range(facts.first, facts.last + 1)),
+        frames=format_frames(range(facts.first, facts.last + 1)),
         shot_range=f"{facts.first}-{facts.last}",
         ocio=color.config,
     )

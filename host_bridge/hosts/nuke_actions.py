@@ -12,11 +12,21 @@ import nuke
 
 from host_bridge.effects import EffectDescriptor
 from host_bridge.errors import FaceplateError, HostError, JobError, RequestError, unknown_name
-from host_bridge.hosts.base import frame_ranges, remember_effects, remembered_effects
-from host_bridge.hosts.nuke_job import NodeFacts, Plan, plan, stale_error, stale_reason
-from host_bridge.hosts.nuke_node import BUSY, create, refresh, set_state, show_error, take_result, write_precomps
+from host_bridge.framerange import format_frames
+from host_bridge.hosts.base import remember_effects, remembered_effects
+from host_bridge.hosts.nuke_job import NodeFacts, Plan, plan, stale_error
+from host_bridge.hosts.nuke_node import (
+    BUSY,
+    create,
+    reason_against,
+    refresh,
+    set_state,
+    show_error,
+    take_result,
+    write_precomps,
+)
 from host_bridge.hosts.nuke_read import is_faceplate, read_node, text, upstream, value
-from host_bridge.hosts.nuke_run import Run, connector, running
+from host_bridge.hosts.nuke_run import Errand, Run, connector, running
 from host_bridge.jobspec import JobSpec
 
 _PREVIEW_PRIORITY = 50
@@ -67,7 +77,7 @@ def preview(group: nuke.Group) -> None:
         if frame not in facts.frames:
             raise RequestError(
                 "request.frame_range",
-                f"frame {frame} is outside the node's range {frame_ranges(facts.frames)}",
+                f"frame {frame} is outside the node's range {format_frames(facts.frames)}",
                 value=frame,
                 remedy="Go to a frame inside, or set the node's frame range.",
             )
@@ -85,6 +95,28 @@ def analyse(group: nuke.Group) -> None:
     _start(group, "analysing", analysis, result=False)
 
 
+def submit(group: nuke.Group) -> None:
+    """Write what has to be written, hand the range to the farm in the background, and show its frames as they come."""
+    from host_bridge import farm  # it needs pyzmq, and Nuke's start-up loads this module
+
+    key = group.fullName()
+    if running(key):
+        return
+    options = farm.FarmOptions(chunk=int(value(group, "fp_chunk") or 10), pool=text(group, "fp_pool"))
+    farm_name = text(group, "fp_farm")
+    set_state(group, BUSY, "submitting")
+    facts, now = settled(group)
+
+    def work() -> str:
+        sent = [farm.submit(job, farm_name, options) for job in now.jobs]
+        return "; ".join(" ".join(one.said.split()) or str(one.folder) for one in sent)
+
+    def done(said: str, error: FaceplateError | None) -> None:
+        _finish(group, facts, now, f"submitted: {said}", error)
+
+    Errand(key, work, done).start()
+
+
 def cancel(group: nuke.Group) -> None:
     """End what the node is doing."""
     run = running(group.fullName())
@@ -98,9 +130,9 @@ def cancel(group: nuke.Group) -> None:
 def check_inputs(node: nuke.Node) -> None:
     """Refuse to render `node` from Faceplate nodes whose result is missing or out of date.
 
-    Raises HostError (`host.stale`) and makes the first of those nodes one with an error.
+    Raises HostError (`host.stale`) and makes the first of those nodes, counted from the plate, one with an error.
     """
-    for found in upstream(node):
+    for found in reversed(upstream(node)):
         if isinstance(found, nuke.Group) and is_faceplate(found) and not value(found, "disable"):
             reason = usable(found)
             if reason:
@@ -112,8 +144,7 @@ def check_inputs(node: nuke.Node) -> None:
 def usable(group: nuke.Group) -> str:
     """Why the node's result cannot be used for a render now; "" if it can. The node's own errors count."""
     try:
-        facts = read_node(group)
-        reason = stale_reason(plan(facts), text(group, "fp_made"), text(group, "fp_made_knobs"), facts.views)
+        reason = reason_against(group)
     except FaceplateError as error:
         return f"{error.message}. {error.remedy}"
     if reason and value(group, "fp_use_stale") and text(group, "fp_made"):
@@ -154,12 +185,13 @@ def _start(
     jobs = jobs_of(facts, now)
 
     def done(shot: str, error: FaceplateError | None) -> None:
-        _finish(group, facts, now if result else None, shot, error)
+        _finish(group, facts, now if result else None, "" if result else f"analysed: shot {shot}", error)
 
     Run(key, jobs, done, server=text(group, "fp_server"), priority=priority).start()
 
 
-def _finish(group: nuke.Group, facts: NodeFacts, now: Plan | None, shot: str, error: FaceplateError | None) -> None:
+def _finish(group: nuke.Group, facts: NodeFacts, now: Plan | None, said: str, error: FaceplateError | None) -> None:
+    """On the main thread: take the result of `now`, if there is one, and show how it ended."""
     found = nuke.toNode(facts.name)
     if found is None or found != group:
         return  # deleted or renamed while it ran: what was rendered stays on disk, and Render finds it there
@@ -172,8 +204,8 @@ def _finish(group: nuke.Group, facts: NodeFacts, now: Plan | None, shot: str, er
     refresh(group)
     if error is not None:
         group["fp_status"].setValue(error.message)
-    elif now is None:
-        group["fp_status"].setValue(f"analysed: shot {shot}")
+    elif said:
+        group["fp_status"].setValue(said)
 
 
-_PRESSED = {"render": render, "preview": preview, "analyse": analyse, "cancel": cancel}
+_PRESSED = {"render": render, "preview": preview, "analyse": analyse, "cancel": cancel, "submit": submit}

@@ -23,7 +23,7 @@ from typing import Any
 
 from host_bridge.effects import EffectDescriptor
 from host_bridge.errors import HostError, RequestError, unknown_name
-from host_bridge.hosts.base import frame_ranges
+from host_bridge.framerange import format_frames
 from host_bridge.hosts.nuke_files import FRAME_TOKEN, at_frame, missing_frames, stamps, with_view
 from host_bridge.jobspec import MATTE_NAMES, JobSpec, MaskSpec, PlateSpec
 
@@ -168,8 +168,11 @@ def time_offset(read: ReadFacts) -> int | None:
     return None
 
 
-def plan(facts: NodeFacts) -> Plan:
-    """Decide files and jobs. Raises FaceplateErrors that say which knob to change."""
+def plan(facts: NodeFacts, inputs: str = "") -> Plan:
+    """Decide files and jobs. Raises FaceplateErrors that say which knob to change.
+
+    `inputs` is the inputs' hash where it is known that they have not changed: then no file is looked at.
+    """
     for name in facts.mattes:
         if name not in MATTE_NAMES:
             raise unknown_name("request.unknown_name", "matte channel", name, list(MATTE_NAMES))
@@ -183,11 +186,11 @@ def plan(facts: NodeFacts) -> Plan:
         mask_pattern, mask_channel = _mask(facts, 0, why) if facts.mask else ("", "")
     style, style_frame = _style(facts, source, why) if facts.style else ("", facts.frames[0])
 
-    inputs = _digest(_decides_inputs(facts, source, why))
+    inputs = inputs or _digest(_decides_inputs(facts, source, why))
     folder = Path(facts.folder) / _safe(facts.name)
     precomps = {name: str(folder / f"pre-{inputs}" / _precomp_name(name, facts.views)) for name in why}
     frames = tuple(frame - offset for frame in facts.frames)
-    shot = f"{source.first}-{source.last}" if source else frame_ranges(frames)
+    shot = f"{source.first}-{source.last}" if source else format_frames(frames)
     colorspace = facts.colorspace or (file_colorspace(source, facts.color) if source else facts.color.working) or ""
     params = {name: _shifted(value, offset) for name, value in facts.params.items()}
     edits = [[name, _shifted(value, offset)] for name, value in facts.edits]
@@ -215,7 +218,7 @@ def plan(facts: NodeFacts) -> Plan:
             premult=facts.premult,
             missing=facts.missing,
         ),
-        frames=frame_ranges(frames),
+        frames=format_frames(frames),
         shot_range=shot,
         effect=facts.effect.identifier,
         params=params,
@@ -231,16 +234,16 @@ def plan(facts: NodeFacts) -> Plan:
     return Plan(jobs, precomps, why, frames, offset, inputs, knobs, result, style_frame)
 
 
-def stale_reason(plan_now: Plan, made: str, made_knobs: str, views: Sequence[str] = ()) -> str:
+def stale_reason(plan_now: Plan, made: str, made_inputs: str, views: Sequence[str] = ()) -> str:
     """Why the node's result is not the one its inputs and knobs ask for; "" where it is, whole and on disk."""
     if not made:
         return "it has not been rendered"
     if made != plan_now.made:
-        changed = "its inputs have changed" if made_knobs == plan_now.knobs else "its values or range have changed"
+        changed = "its values or range have changed" if made_inputs == plan_now.inputs else "its inputs have changed"
         return f"{changed} since it was rendered"
     lost = missing_frames(plan_now.result, plan_now.frames, views)
     if lost:
-        script = frame_ranges(frame + plan_now.offset for frame in lost)
+        script = format_frames(frame + plan_now.offset for frame in lost)
         return f"{len(lost)} of {len(plan_now.frames)} frames are not rendered: {script[:80]}"
     return ""
 
@@ -353,8 +356,7 @@ def _decides_inputs(facts: NodeFacts, source: ReadFacts | None, why: Mapping[str
             # the style's pre-comp is encoded as the plate is
             out.append(_encoding(source) if name == "style" else None)
         elif found.read:
-            offset = time_offset(found.read) or 0
-            frames = tuple(frame - offset for frame in facts.frames)
+            frames = range(found.read.first, found.read.last + 1)
             read = replace(found.read, file="")
             channel = facts.mask_channel if name == "mask" else ""
             out.append([asdict(read), stamps(found.read.file, frames, every=True, views=facts.views), channel])

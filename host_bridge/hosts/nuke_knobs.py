@@ -25,6 +25,7 @@ BUTTONS = (
     ("preview", "Preview frame", "Render the current frame and show it"),
     ("panel", "Open panel", "Live preview, faces and jobs in Faceplate's panel"),
 )
+FARMS = ("openjd", "opencue", "deadline")
 RANGES = ("input", "project", "custom")
 _KINDS = {
     "double": "Double_Knob",
@@ -171,11 +172,23 @@ def _own(effect: EffectDescriptor) -> Iterator[KnobSpec]:
         "Boolean_Knob", "fp_use_stale", "use out-of-date result", False, "Otherwise a render that needs it is an error"
     )
     yield KnobSpec("end", "fp_files_end")
+    yield KnobSpec("begin", "fp_render_farm", "Farm")
+    yield KnobSpec("Enumeration_Knob", "fp_farm", "farm", FARMS[0], "Who renders", choices=FARMS)
+    yield KnobSpec("Int_Knob", "fp_chunk", "frames of a task", 10)
+    yield KnobSpec("String_Knob", "fp_pool", "pool", "", "Deadline: pool; OpenCue: tag of the hosts", newline=False)
+    yield KnobSpec(
+        "PyScript_Knob",
+        "fp_submit",
+        "Submit to farm",
+        button_script("submit"),
+        "Write the pre-comps, then hand the range to the farm; the node shows the frames as they come",
+    )
+    yield KnobSpec("end", "fp_render_farm_end")
     yield KnobSpec("String_Knob", EFFECT_KNOB, default=effect.identifier, hidden=True)
     yield KnobSpec(
         "String_Knob", DESCRIPTOR_KNOB, default=json.dumps(effect.to_json(), separators=(",", ":")), hidden=True
     )
-    for name in ("fp_state", "fp_made", "fp_made_knobs"):
+    for name in ("fp_state", "fp_made", "fp_made_inputs"):
         yield KnobSpec("String_Knob", name, hidden=True)
 
 

@@ -111,28 +111,31 @@ def show_error(group: nuke.Group, error: FaceplateError) -> None:
     set_state(group, ERROR, one_line(error))
 
 
-def refresh(group: nuke.Group) -> str:
-    """Mark the node by what its result is worth now; why it cannot be used, "" if it can.
+def refresh(group: nuke.Group, *, inputs: bool = True) -> None:
+    """Mark the node by what its result is worth now. Without `inputs` only its own values are compared: that is quick.
 
     An error stays until something changes; a running job stays as it is. Never raises: what cannot be told is shown.
     """
-    state = text(group, "fp_state")
-    if state == BUSY and running(group.fullName()) is None:
-        state = ""  # the script was saved while it ran
+    state, made = text(group, "fp_state"), text(group, "fp_made")
+    if state == ERROR or (state == BUSY and running(group.fullName()) is not None):
+        return
     try:
-        facts = read_node(group)
-        now = plan(facts)
-        reason = stale_reason(now, text(group, "fp_made"), text(group, "fp_made_knobs"), facts.views)
+        unsure = not made or "inputs" in text(group, "fp_status")
+        reason = reason_against(group, inputs=inputs or unsure)
     except FaceplateError as error:
-        if state not in (BUSY, ERROR):
-            set_state(group, STALE if text(group, "fp_made") else EMPTY, one_line(error))
-        return one_line(error)
-    if state not in (BUSY, ERROR):
-        if not text(group, "fp_made"):
-            set_state(group, EMPTY, "not rendered: the plate passes through")
-        else:
-            set_state(group, STALE if reason else DONE, f"out of date: {reason}" if reason else "up to date")
-    return reason
+        set_state(group, STALE if made else EMPTY, one_line(error))
+        return
+    if not made:
+        set_state(group, EMPTY, "not rendered: the plate passes through")
+    else:
+        set_state(group, STALE if reason else DONE, f"out of date: {reason}" if reason else "up to date")
+
+
+def reason_against(group: nuke.Group, *, inputs: bool = True) -> str:
+    """Why the node's result cannot be used, "" if it can. Raises FaceplateErrors where a knob is set wrongly."""
+    made, known = text(group, "fp_made"), text(group, "fp_made_inputs")
+    facts = read_node(group, inputs=inputs)
+    return stale_reason(plan(facts, "" if inputs else known), made, known, facts.views)
 
 
 def grey_out(group: nuke.Group) -> None:
@@ -163,10 +166,14 @@ def write_precomps(group: nuke.Group, facts: NodeFacts, now: Plan) -> list[str]:
     return written
 
 
-def take_result(group: nuke.Group, facts: NodeFacts, now: Plan) -> None:
-    """Show the finished frames: the inner Read as the source's Read is, raw only for the node's own pre-comp."""
+def take_result(group: nuke.Group, facts: NodeFacts, now: Plan, output: str = "") -> None:
+    """Show the finished frames: the inner Read as the source's Read is, raw only for the node's own pre-comp.
+
+    `output` are frames of this node that were rendered with other values than it has now.
+    """
     read, found = inner(group, "Result"), plain_read(group.input(0))
-    read["file"].setValue(now.result)
+    result = output or now.result
+    read["file"].setValue(result)
     if "source" in now.precomps or found is None:
         # Open at both ends: a frame that was not rendered is an error, not the last one held. Range says the range.
         for name, number in (("first", -_FAR), ("last", _FAR), ("origfirst", -_FAR), ("origlast", _FAR)):
@@ -178,9 +185,7 @@ def take_result(group: nuke.Group, facts: NodeFacts, now: Plan) -> None:
     else:
         for name in _CLONED:
             read[name].fromScript(found[name].toScript())
-        same = (
-            os.path.splitext(now.result)[1] == os.path.splitext(facts.source.read.file if facts.source.read else "")[1]
-        )
+        same = os.path.splitext(result)[1] == os.path.splitext(facts.source.read.file if facts.source.read else "")[1]
         if same:
             read["colorspace"].fromScript(found["colorspace"].toScript())
         else:  # "default" would mean another space for another format
@@ -191,7 +196,8 @@ def take_result(group: nuke.Group, facts: NodeFacts, now: Plan) -> None:
     span["first_frame"].setValue(facts.frames[0])
     span["last_frame"].setValue(facts.frames[-1])
     inner(group, "Choose")["which"].setValue(1)
-    for name, words in (("fp_made", now.made), ("fp_made_knobs", now.knobs)):
+    made = Path(result).parent.name  # the folder is named by what decides the frames
+    for name, words in (("fp_made", made), ("fp_made_inputs", now.inputs)):
         group[name].setValue(words)
     reload = read.knob("reload")
     if isinstance(reload, nuke.Script_Knob):

@@ -60,8 +60,8 @@ def text(node: nuke.Node, name: str) -> str:
     return str(value(node, name) or "").strip()
 
 
-def read_node(group: nuke.Group) -> NodeFacts:
-    """Everything a Faceplate node says now.
+def read_node(group: nuke.Group, *, inputs: bool = True) -> NodeFacts:
+    """Everything a Faceplate node says now; without `inputs` nothing of the graph above it but its Reads.
 
     Raises HostError (`host.no_source`), RequestError (`request.frame_range`, `request.bad_value`), EffectError.
     """
@@ -83,7 +83,7 @@ def read_node(group: nuke.Group) -> NodeFacts:
         (int(value(group, "fp_first") or 0), int(value(group, "fp_last") or 0)),
         int(value(group, "fp_handles") or 0),
     )
-    found = {key: _input(group.input(index)) for index, key in enumerate(inputs_for(effect))}
+    found = {key: _input(group.input(index), inputs) for index, key in enumerate(inputs_for(effect))}
     facts = found["source"]
     if facts is None:
         raise AssertionError("a connected node has facts")
@@ -171,6 +171,8 @@ def inputs_of(node: nuke.Node) -> Iterator[nuke.Node]:
             yield found
     elif isinstance(node, nuke.Group) and node.Class() != "Root":
         yield from (inner for inner in node.nodes() if inner.Class() == "Output")
+        if is_faceplate(node):  # its picture is a file, which is made of what is above
+            yield from (found for found in map(node.input, range(node.inputs())) if found is not None)
     else:
         chosen = range(node.inputs())
         which = node.knob("which") if node.Class() == "Switch" else None
@@ -186,8 +188,6 @@ def upstream(node: nuke.Node) -> list[nuke.Node]:
     """Every node that a node's picture comes from, each once, itself left out."""
     seen: dict[str, nuke.Node] = {}
     waiting = list(inputs_of(node))
-    if isinstance(node, nuke.Group):
-        waiting += [found for found in (node.input(i) for i in range(node.inputs())) if found is not None]
     while waiting:
         found = waiting.pop()
         if found.fullName() not in seen:
@@ -241,10 +241,12 @@ def tcl_words(found: str) -> list[str]:
     return [*words, word] if word else words
 
 
-def _input(node: nuke.Node | None) -> InputFacts | None:
+def _input(node: nuke.Node | None, whole: bool) -> InputFacts | None:
     if node is None:
         return None
     read = plain_read(node)
+    if not whole:
+        return InputFacts(read_facts(read) if read is not None else None)
     if read is not None:
         return InputFacts(read_facts(read), graph_text(node), _files([read]))
     # the result of another Faceplate node is named by what it is made of

@@ -74,7 +74,7 @@ def connector() -> Callable[..., Client]:
 
 
 class Run(threading.Thread):
-    """Submits `jobs` one after the other. `done` is called on the main thread with the shot's id, or with the error."""
+    """Submits `jobs` one after the other; `done` is called on the main thread with the last shot, or the error."""
 
     def __init__(
         self,
@@ -92,6 +92,7 @@ class Run(threading.Thread):
         self._server = server
         self._priority = priority
         self._cancelled = threading.Event()
+        self.over = False  # nothing is left to do but to say how it ended
 
     def cancel(self) -> None:
         """End the job before its next frame. Returns at once."""
@@ -109,6 +110,7 @@ class Run(threading.Thread):
                 f"{type(raised).__name__}: {raised}",
                 remedy="This is a fault of Faceplate's own: report it with what Nuke's console says.",
             )
+        self.over = True
         in_main(self._done, shot, error)
 
     def _work(self) -> str:
@@ -154,6 +156,17 @@ class Run(threading.Thread):
             return seen.shot
 
 
+class Errand(Run):
+    """Something else that takes long and needs no node; `done` gets what it returns."""
+
+    def __init__(self, key: str, call: Callable[[], str], done: Callable[[str, FaceplateError | None], None]) -> None:
+        super().__init__(key, (), done)
+        self._call = call
+
+    def _work(self) -> str:
+        return self._call()
+
+
 class _Seen:
     """What the last event said; written on the client's thread, read on the worker's."""
 
@@ -173,4 +186,4 @@ class _Seen:
 
 def running(key: str) -> Run | None:
     """What a node is doing; None if nothing."""
-    return next((t for t in threading.enumerate() if isinstance(t, Run) and t.key == key and t.is_alive()), None)
+    return next((t for t in threading.enumerate() if isinstance(t, Run) and t.key == key and not t.over), None)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from host_bridge.errors import FaceplateError, JobError, PanelError, RequestError
-from host_bridge.hosts.base import Host, frame_ranges
+from host_bridge.framerange import format_frames
+from host_bridge.hosts.base import Host
 from host_bridge.jobspec import JobSpec
 from host_bridge.paths import has_token, same_pattern
 from panels.controller.jobs import Jobs
@@ -201,7 +202,7 @@ class Render:
             out.append(
                 RequestError(
                     "request.frame_range",
-                    f"the plate has no frames {frame_ranges(lacking)}",
+                    f"the plate has no frames {format_frames(lacking)}",
                     value=settings.frames,
                     remedy=f"It has {plate.found.frames}; or choose what to do about missing frames: hold or skip.",
                 )

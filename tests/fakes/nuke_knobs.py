@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 Touch = Callable[[], None]
@@ -30,7 +31,7 @@ class AnimationCurve:
         keys = self.keys()
         if t <= keys[0]:
             return self._keys[keys[0]]
-        for a, b in zip(keys, keys[1:], strict=False):
+        for a, b in pairwise(keys):
             if t <= b:
                 return self._keys[a] + (self._keys[b] - self._keys[a]) * (t - a) / (b - a)
         return self._keys[keys[-1]]
@@ -162,7 +163,7 @@ class Knob:
         self._value = state["value"]
         for index, (keys, interpolation) in state["keys"].items():
             curve = self._curves.setdefault(int(index), AnimationCurve())
-            curve._keys, curve._interpolation = {k: v for k, v in keys}, interpolation
+            curve._keys, curve._interpolation = dict(keys), interpolation
 
 
 class Array_Knob(Knob):
