@@ -148,7 +148,8 @@ def test_preview_writes_a_picture(desk: Desk, shot: str, tmp_path: Path) -> None
 def test_effects_are_listed_and_described(desk: Desk) -> None:
     listed = desk.run("effects")
     assert listed.status == 0, listed.err
-    assert {line.split()[0] for line in listed.out.splitlines() if line and line[0] != "`"} == {"look", "retouch", "vtoonify"}
+    named = {line.split()[0] for line in listed.out.splitlines() if line and line[0] != "`"}
+    assert named == {"look", "retouch", "vtoonify"}
     one = desk.run("effects", "retouch")
     for text in ("--edit", "smile", "-1..1 (0)", "lip_tint", "replace|delta (delta)"):
         assert text in one.out
