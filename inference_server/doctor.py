@@ -5,31 +5,25 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from host_bridge import __version__, launcher
+from host_bridge.cli import install
 from host_bridge.endpoint import runtime_dir
 from host_bridge.errors import ExitCode, FaceplateError
+from host_bridge.hosts.base import Finding
 
 _OK, _BAD, _NOTE = "ok", "missing", "note"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. `state` is ok, missing (the main job cannot run) or note."""
-
-    topic: str
-    state: str
-    detail: str
-    remedy: str = ""
+_DISTRIBUTIONS = {"PySide6": "PySide6-Essentials"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +54,10 @@ def examine() -> Iterator[Finding]:
         _faces,
         _folders,
         _server,
+        _panel,
+        install.diagnose,
+        _farms,
+        _exports,
     )
     for check in checks:
         try:
@@ -165,3 +163,32 @@ def _server() -> Iterator[Finding]:
         return
     devices = ", ".join(f"{d['device']} {d['state']}" for d in found["pong"]["devices"])
     yield Finding("server", _OK, f"{found['endpoint']}, ping {1000 * found['ping_s']:.1f} ms, {devices}")
+
+
+def _panel() -> Iterator[Finding]:
+    """Whether `faceplate panel` can open here; Nuke and Resolve bring their own Qt or use this one."""
+    found = [name for name in ("PySide6", "PySide2") if importlib.util.find_spec(name)]
+    if found:
+        yield Finding("panel", _OK, f"{found[0]} {importlib.metadata.version(_DISTRIBUTIONS.get(found[0], found[0]))}")
+    else:
+        yield Finding("panel", _NOTE, "no Qt here; the command line works", "pip install 'faceplate[panel]'")
+
+
+def _farms() -> Iterator[Finding]:
+    """What on this machine takes submissions."""
+    found = {
+        "openjd": shutil.which("openjd"),
+        "Deadline Cloud": shutil.which("deadline"),
+        "Deadline 10": shutil.which("deadlinecommand", path=os.environ.get("DEADLINE_PATH") or os.environ.get("PATH")),
+        "OpenCue": importlib.util.find_spec("outline") and "PyOutline",
+    }
+    here = [f"{name} ({where})" for name, where in found.items() if where]
+    yield Finding("farm", _NOTE, ", ".join(here) or "no farm's command here; `faceplate submit --write-only` works")
+
+
+def _exports() -> Iterator[Finding]:
+    lacking = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
+    if lacking:
+        yield Finding("export", _NOTE, f"not installed: {', '.join(lacking)}", "pip install 'faceplate[export]'")
+    else:
+        yield Finding("export", _OK, "ONNX; TorchScript for Nuke needs that Nuke's torch (--make-environment)")
