@@ -9,6 +9,10 @@ import importlib
 # only when it runs.
 _COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("prepare", "inference_server.train_commands.prepare", "aligned pictures of one size from a folder of pictures"),
+    ("finetune", "inference_server.train_commands.finetune", "a StyleGAN2 that draws in a style, from its pictures"),
+    ("destylize", "inference_server.train_commands.destylize", "style codes of a collection's pictures"),
+    ("dualstylegan", "inference_server.train_commands.dualstylegan", "a DualStyleGAN of a style collection"),
+    ("refine-codes", "inference_server.train_commands.refine_codes", "style codes nearer to their pictures (optional)"),
     ("vtoonify", "inference_server.train_commands.vtoonify", "a VToonify from a style's generators, about an hour"),
 )
 

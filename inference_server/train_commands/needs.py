@@ -94,11 +94,11 @@ def licences_of(found: Mapping[str, StoredModel]) -> tuple[Mapping[str, Any], ..
     return tuple(msgspec.to_builtins(licence) for licence in every.values())
 
 
-def network(model: StoredModel, kind: type[N]) -> N:
-    """The model's network, which has to be of that class; ModelError `model.mismatch` otherwise."""
+def network(model: StoredModel, kind: type[N], part: str = "main") -> N:
+    """A network of the model, which has to be of that class; ModelError `model.mismatch` otherwise."""
     from inference_server.models.loading import load_network
 
-    loaded = load_network(model)
+    loaded = load_network(model, part=part)
     if not isinstance(loaded, kind):
         raise ModelError(
             "model.mismatch",

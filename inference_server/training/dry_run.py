@@ -62,7 +62,7 @@ class DryRun:
 def dry_run(recipe: Recipe, config: TrainConfig, group: Group | None = None) -> DryRun:
     """Builds the recipe and takes three steps: one to warm up, one at the beginning, one at the end (timed both)."""
     group = group or Group()
-    _reset_peak(group.device)
+    reset_peak(group.device)
     with ExitStack() as stack:
         run = Run(recipe, config, None, group, stack)
         run.open()
@@ -71,7 +71,7 @@ def dry_run(recipe: Recipe, config: TrainConfig, group: Group | None = None) -> 
         first = _timed(run, group)
         run.seek(config.steps - 1)
         last = _timed(run, group)
-        memory = _peak(group.device)
+        memory = peak_memory(group.device)
         tensors = run.state.snapshot(run.table, recipe.name).tensors.values()
         size = sum(t.numel() * t.element_size() for t in tensors)
         modules = run.state.modules.values()
@@ -100,7 +100,8 @@ def _timed(run: Run, group: Group) -> float:
     return time.perf_counter() - started
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
+    """Begins to measure memory anew."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -109,8 +110,8 @@ def _reset_peak(device: torch.device) -> None:
         clear.write_text("5")
 
 
-def _peak(device: torch.device) -> int | None:
-    """Peak bytes since `_reset_peak` (since the start of the process where it cannot be reset)."""
+def peak_memory(device: torch.device) -> int | None:
+    """Peak bytes since `reset_peak` (since the start of the process where it cannot be reset)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")

@@ -39,7 +39,7 @@ class DestylizeSettings:
     `truncation`: of the face that stage III draws, towards zero; lower for styles far from real faces.
     """
 
-    pictures: str
+    pictures: str = ""
     id: str = "my-style-codes"
     title: str = "Style codes of my style"
     seed: int = 0

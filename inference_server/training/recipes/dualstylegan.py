@@ -12,7 +12,7 @@ import copy
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -61,12 +61,15 @@ def _noise_of(batch: Batch, layers: int) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Stages 1 and 2. `crossovers[i]` lasts `crossover_steps[i]` steps: so many rows of the target's code are the
-    content's, the others the style's. Every `encoded_every`-th step the style code is read from a picture by the
-    encoder. `pictures`: real faces for the discriminator (the published training had FFHQ); without, the targets
-    stand in, which is ours. `perceptual`: weights of VGG19's taps, on pictures of `compare_at` px.
+    """Stages 1 and 2 (`stage` tells the tables of the two recipes apart).
+
+    `crossovers[i]` lasts `crossover_steps[i]` steps: so many rows of the target's code are the content's, the others
+    the style's. Every `encoded_every`-th step the style code is read from a picture by the encoder. `pictures`: real
+    faces for the discriminator (the published training had FFHQ); without, the targets stand in, which is ours.
+    `perceptual`: weights of VGG19's taps, on pictures of `compare_at` px.
     """
 
+    stage: Literal["pretrain"] = "pretrain"
     pictures: str = ""
     id: str = "my-dualstylegan-pretrain"
     title: str = "DualStyleGAN before it learns a style"
@@ -217,14 +220,18 @@ def discriminator_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TransferSettings:
-    """Stage 3. `free_from`: rows of the intrinsic code from here on are fresh normal z vectors. `jitter`: standard
-    deviation of what is added to the extrinsic W+ code. Steps alternate between a random intrinsic code and, with the
-    perceptual loss, the picture's own. `regularisation`: times the sum of the norms of the parameters of `res.*`
-    (0.015 for cartoon; 0.01 by default). Whether the discriminator's pictures are augmented is not published; they
-    are few, so they are, as in fine-tuning.
+    """Stage 3. `codes`: the folder in which the pictures were destylized, where codes come from one.
+
+    `free_from`: rows of the intrinsic code from here on are fresh normal z vectors. `jitter`: standard deviation of
+    what is added to the extrinsic W+ code. Steps alternate between a random intrinsic code and, with the perceptual
+    loss, the picture's own. `regularisation`: times the sum of the norms of the parameters of `res.*` (0.015 for
+    cartoon; 0.01 by default). Whether the discriminator's pictures are augmented is not published; they are few, so
+    they are, as in fine-tuning.
     """
 
-    pictures: str
+    stage: Literal["transfer"] = "transfer"
+    pictures: str = ""
+    codes: str = ""
     id: str = "my-style-dualstylegan"
     title: str = "DualStyleGAN of my style"
     free_from: int = 8

@@ -23,6 +23,8 @@ class PictureFolder:
 
     def __init__(self, folder: str | Path, size: int) -> None:
         self.folder, self.size = Path(folder), size
+        if not str(folder):
+            raise self._error("none is named", folder)
         if not self.folder.is_dir():
             raise self._error("it is not a folder", folder)
         self.names = sorted(

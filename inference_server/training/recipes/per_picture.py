@@ -26,6 +26,7 @@ from inference_server.training import pictures
 from inference_server.training.config import differences
 from inference_server.training.distributed import Group
 from inference_server.training.draws import Draw, derive
+from inference_server.training.dry_run import duration, peak_memory, reset_peak
 from inference_server.training.errors import TrainingError
 from inference_server.training.events import Event, Finished, Pictured, Progress, Started
 from inference_server.training.files import sha256, write_atomic, write_text
@@ -50,7 +51,10 @@ class PictureWork(Protocol):
     """What is done with each picture."""
 
     name: str
-    columns: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the strip of a result shows, from left to right."""
 
     @property
     def settings(self) -> Any:
@@ -113,6 +117,34 @@ def solve_pictures(work: PictureWork, folder: Path, group: Group | None = None) 
         if group.first:
             yield from _export(folder, work)
         group.barrier()
+
+
+def dry_run_pictures(work: PictureWork, group: Group | None = None) -> list[str]:
+    """Takes the first steps of the first picture, writes nothing; memory and time in words."""
+    group = group or Group()
+    settings, names = work.settings, work.pictures.names
+    reset_peak(group.device)
+    for module in work.modules().values():
+        module.to(group.device).eval().requires_grad_(False)
+    picture = work.pictures.picture(0)[None].to(group.device)
+    work_on = work.solve(picture, names[0], Draw(settings.seed, 0, derive("picture", names[0])))
+    next(work_on)  # to warm up
+    clock, timed = time.perf_counter(), 0
+    for _ in range(min(3, settings.steps - 1)):
+        next(work_on)
+        timed += 1
+    seconds = (time.perf_counter() - clock) / max(1, timed)
+    work_on.close()
+    memory, whole = peak_memory(group.device), seconds * settings.steps * len(names) / group.size
+    held = sum(p.numel() for module in work.modules().values() for p in module.parameters())
+    told = "unknown" if memory is None else f"{memory / 2**30:.2f} GiB"
+    return [
+        f"work        {work.name}",
+        f"pictures    {len(names)}, {settings.steps} steps each",
+        f"parameters  {held:,}, none of them trained",
+        f"memory      {told} ({'GPU' if group.device.type == 'cuda' else 'this process'})",
+        f"time        {seconds:.3f} s a step, {duration(whole)} in all",
+    ]
 
 
 def read_collection(folder: Path, wanted: PictureFolder) -> CollectionCodes:

@@ -30,10 +30,12 @@ from inference_server.training.tables import from_table
 @dataclass(frozen=True)
 class RefineSettings:
     """Learning rates of the structure rows (those of the ModRes blocks), of the colour rows (0.1 for cartoon) and of
-    the noise maps; weights of the losses; pictures are compared at `compare_at` px.
+    the noise maps; weights of the losses; pictures are compared at `compare_at` px. `codes`: the folder in which the
+    pictures were destylized, where codes come from one.
     """
 
-    pictures: str
+    pictures: str = ""
+    codes: str = ""
     id: str = "my-style-codes-refined"
     title: str = "Refined style codes of my style"
     seed: int = 0

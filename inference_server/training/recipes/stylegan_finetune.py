@@ -33,7 +33,7 @@ class FinetuneSettings:
     `models`: what the networks it starts from are called where they are kept, by role; filled in by whoever loads them.
     """
 
-    pictures: str
+    pictures: str = ""
     id: str = "my-style-stylegan2"
     title: str = "StyleGAN2 fine-tuned on my style"
     mirror: bool = True
