@@ -200,16 +200,18 @@ def graph_text(node: nuke.Node) -> str:
     """What makes a node's picture, as text: classes, connections and values, not names, places or labels."""
     numbers: dict[str, int] = {}
     lines: list[str] = []
-
-    def visit(found: nuke.Node) -> int:
-        key = found.fullName()
-        if key not in numbers:
-            numbers[key] = len(numbers)
-            above = [visit(other) for other in inputs_of(found)]
-            lines.append(f"{found.Class()} {above} {knob_text(found)}")
-        return numbers[key]
-
-    visit(node)
+    waiting = [node]  # a comp may be a thousand nodes deep: no recursion
+    while waiting:
+        found = waiting[-1]
+        above = list(inputs_of(found))
+        new = [other for other in above if other.fullName() not in numbers]
+        if new and found.fullName() not in numbers:
+            waiting += reversed(new)
+            continue
+        waiting.pop()
+        if found.fullName() not in numbers:
+            numbers[found.fullName()] = len(numbers)
+            lines.append(f"{found.Class()} {[numbers[other.fullName()] for other in above]} {knob_text(found)}")
     return "\n".join(lines)
 
 

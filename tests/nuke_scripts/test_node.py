@@ -161,6 +161,52 @@ def test_copies_in_other_scripts_share_results_and_touch_nothing(nuke: Any, plat
     assert nuke_job.plan(nuke_read.read_node(second)).made == before.made
 
 
+def test_the_graph_above_is_known_by_what_it_does(nuke: Any, plate: str) -> None:
+    """Names, places and labels do not matter; values, connections and groups do. However deep it is."""
+    from host_bridge.hosts.nuke_read import graph_text, upstream
+
+    def build(white: float = 0.5, depth: int = 3, swap: bool = False, name: str = "Grade1") -> str:
+        nuke.scriptClear()
+        top = read(nuke, plate)
+        below = top
+        for _ in range(depth):
+            below, above = nuke.nodes.Dot(), below
+            below.setInput(0, above)
+        grade = nuke.nodes.Grade(name=name, white=white)
+        grade.setInput(0, below)
+        copy = nuke.nodes.Copy()
+        copy.setInput(int(swap), grade)
+        copy.setInput(int(not swap), top)
+        grade.setXYpos(len(name), 7)
+        group = nuke.nodes.Group()
+        with group:
+            inside = nuke.nodes.Input()
+            out = nuke.nodes.Output()
+            out.setInput(0, inside)
+        group.setInput(0, copy)
+        assert {n.Class() for n in upstream(group)} >= {"Read", "Grade", "Copy", "Input", "Output"}
+        return str(graph_text(group))
+
+    plain = build()
+    assert build(name="Other7") == plain
+    assert len({plain, build(white=0.6), build(depth=4), build(swap=True)}) == 4
+    assert build(depth=1500).count("Dot") == 1500
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("size 5\nlabel {}", ["size", "5", "label", "{}"]),
+        ('size {{curve x1 0 x2 {a b}}} b "c d"', ["size", "{{curve x1 0 x2 {a b}}}", "b", '"c d"']),
+        (r"file {/a\}b c} d\ e", ["file", r"{/a\}b c}", r"d\ e"]),
+    ],
+)
+def test_knobs_are_split_as_tcl_lists(nuke: Any, text: str, words: list[str]) -> None:
+    from host_bridge.hosts.nuke_read import tcl_words
+
+    assert tcl_words(text) == words
+
+
 def test_animated_knobs_are_sampled_at_every_frame_with_handles(nuke: Any, plate: str) -> None:
     from host_bridge.hosts import nuke_read
 

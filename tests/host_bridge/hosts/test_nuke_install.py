@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -153,6 +154,39 @@ def test_pyzmq_is_fetched_for_nukes_pythons_and_doctor_sees_what_is_wrong(
 
 def _nuke() -> list[Finding]:
     return [f for f in diagnose() if f.topic == "nuke"]
+
+
+INSTALLED = """
+import json, sys, types
+nuke = types.ModuleType("nuke")
+def add(path):
+    with open(path + "/init.py") as file:
+        exec(compile(file.read(), path + "/init.py", "exec"), {"nuke": nuke})
+nuke.pluginAddPath, nuke.addBeforeRender = add, lambda call, nodeClass: None
+sys.modules["nuke"] = nuke
+before = list(sys.path)
+exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), {})
+import zmq, host_bridge.hosts.nuke_job, nuke_scripts
+print(json.dumps([before == sys.path[:len(before)], sys.path[len(before):], zmq.__file__, nuke_scripts.__file__]))
+"""
+
+
+def test_nuke_finds_what_was_installed_and_what_it_had_comes_first(home: Path, wheels: Path) -> None:
+    """A Python without site-packages runs the init.py that was written, as Nuke does."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    tag = f"cp{version.replace('.', '')}"
+    if tag not in ("cp310", "cp311"):
+        pytest.skip("the test's wheels are for Nuke's Pythons")
+    main(["install", "nuke", "--python", version, "--wheels", str(wheels)])
+    words = [sys.executable, "-I", "-S", "-c", INSTALLED, str(home / ".nuke/init.py")]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0, said.stderr
+    assert said.stderr == ""
+    kept, added, zmq, scripts = json.loads(said.stdout)
+    root = home / ".nuke/faceplate"
+    assert (kept, added) == (True, [str(root / "lib"), str(root / "vendor" / tag)])
+    assert zmq == str(root / "vendor" / tag / "zmq/__init__.py")
+    assert scripts == str(root / "lib/nuke_scripts/__init__.py")
 
 
 def test_a_damaged_list_is_said(home: Path) -> None:
