@@ -34,6 +34,7 @@ SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
+DELAY = sum(k * tap for k, tap in enumerate(SYM6)) / sum(SYM6)  # where a sample's content lies within the filter
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,14 @@ def _resample(picture: Tensor, change: Tensor) -> Tensor:
     pad_y = min(max(0, math.ceil(float(reach[1]) - h / 2)) + 6, h - 1)
     fine = _up2(F.pad(picture, (pad_x, pad_x, pad_y, pad_y), mode="reflect"))  # [1, C, H', W'], twice the rate
     rows, columns = 2 * h + len(SYM6) - 2, 2 * w + len(SYM6) - 2  # what the filter downwards needs for H x W
-    y = torch.arange(rows, dtype=torch.float64) - (rows - 1) / 2
-    x = torch.arange(columns, dtype=torch.float64) - (columns - 1) / 2
+    # Places are counted from the picture's centre, which lies where the filter has put it.
+    y = torch.arange(rows, dtype=torch.float64) - (h - 1 + DELAY)
+    x = torch.arange(columns, dtype=torch.float64) - (w - 1 + DELAY)
     places = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.full((rows, columns), 2.0)], dim=-1)
-    looked_at = (places.double() @ back.T)[..., :2]  # in fine pixels from the centre; a shift counts twice there
-    half = looked_at.new_tensor([(fine.shape[-1] - 1) / 2, (fine.shape[-2] - 1) / 2])
-    grid = (looked_at / half)[None].to(fine)
+    looked_at = (places.double() @ back.T)[..., :2]  # in fine pixels; a shift counts twice there
+    centre = looked_at.new_tensor([w - 1 + 2 * pad_x + DELAY, h - 1 + 2 * pad_y + DELAY])
+    last = looked_at.new_tensor([fine.shape[-1] - 1, fine.shape[-2] - 1])
+    grid = (2 * (looked_at + centre) / last - 1)[None].to(fine)
     return _down2(bilinear(fine, grid))
 
 
