@@ -84,6 +84,7 @@ def export(snapshot: Snapshot, facts: CardFacts, steps: int, folder: Path) -> tu
             name: {"network": part.network, "prefix": f"{name}.", "config": dict(part.config)}
             for name, part in facts.parts.items()
         },
+        **facts.more,
     }
     write_text(card, dump_toml(table))
     return weights, card

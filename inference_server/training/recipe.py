@@ -94,7 +94,10 @@ class CardPart:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a recipe knows for the model card. `licences` are ids or tables, those of everything it learned from."""
+    """What a recipe knows for the model card. `licences` are ids or tables, those of everything it learned from.
+
+    `more`: further tables of the card, by name, as the store's cards have them.
+    """
 
     id: str
     title: str
@@ -103,6 +106,7 @@ class CardFacts:
     licences: tuple[str | Mapping[str, Any], ...]
     parts: Mapping[str, CardPart]
     notes: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +180,20 @@ class VToonifyTraining(ABC):
             licences=self.teachers.licences,
             parts={"main": CardPart("translator", "vtoonify", network_arguments(s))},
             notes=", ".join(what) + "." + (f" Learned from {learned}." if learned else "") + self._stage_note(),
+            more={"vtoonify": self._variant()} if s.backbone == "dualstylegan" else {},
         )
+
+    def _variant(self) -> dict[str, Any]:
+        """The card's table of what a VToonify-D takes; what is missing there is free."""
+        style = self.settings.style
+        variant: dict[str, Any] = {"color_transfer": style.colour_transfer}
+        if codes := self.settings.models.get("codes", "").partition("@")[0]:
+            variant["codes"] = codes
+        if not style.any_style:
+            variant["style"] = style.exemplar
+        if not style.any_degree:
+            variant["degree"] = style.degree
+        return variant
 
     def _stage_note(self) -> str:
         return ""

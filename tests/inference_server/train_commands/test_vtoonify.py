@@ -15,6 +15,7 @@ import torch
 
 from host_bridge.cli import main
 from host_bridge.errors import ModelError, RequestError, TrainError
+from inference_server.effects.vtoonify.variants import Imported
 from inference_server.models.loading import load_network
 from inference_server.models.store import Folder, ModelStore
 from inference_server.networks.vtoonify import VToonify
@@ -109,6 +110,11 @@ def test_from_the_first_stage_to_a_model_that_runs(
     card = store.get("mine").card
     assert "style style_2.jpg, style degree 0.25" in card.notes
     assert [licence.id for licence in card.licences] == ["teachers"]
+    variant = Imported.of(store).variant("mine")  # as the effect lists it
+    assert (variant.style, variant.degree, variant.color_transfer) == (2, 0.25, False)
+    assert (variant.codes, variant.styles) == ("dualstylegan-codes-cartoon", ("style_2",))
+    first_stage = Imported.of(store).variant("tiny-encoder")
+    assert (first_stage.style, first_stage.degree) == (0, 0.5)
     network = load_network("mine", store=store)
     assert isinstance(network, VToonify)
     with torch.inference_mode():
