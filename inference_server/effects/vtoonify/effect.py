@@ -45,7 +45,7 @@ from inference_server.plates.types import Window
 from inference_server.runs import Progress, RunEvent, Tick, Warned
 
 _HEAD_FADE = 12.0  # crop pixels over which the matte of a head ends at the crop's edge
-_CROP_FADE = 0.08  # of the crop's smaller side, likewise where the whole crop is the matte
+_CROP_FADE = 0.2  # of the crop's smaller side, likewise where the whole crop is the matte
 _CODE_PADDING = (200.0, 200.0, 200.0, 200.0)  # the code's picture has room for the FFHQ square whatever the padding is
 _EVERYWHERE = Window(-(1 << 20), -(1 << 20), 1 << 20, 1 << 20)
 _LEAST = 8  # pixels: of a crop of which less lies in the plate nothing is left to draw

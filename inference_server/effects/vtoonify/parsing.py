@@ -23,6 +23,7 @@ from inference_server.networks.vtoonify import parser_input
 
 _CERTAIN, _ABSENT = 9.0, -3.0  # logits of a class where it is and where it is not
 _NOSE_TOP, _CHIN, _MOUTH_LEFT, _MOUTH_RIGHT = 168, 152, 61, 291
+_MOUTH_MIDDLE = (13, 14)
 _SPLIT = 1.5  # crop pixels over which left goes into right
 
 
@@ -40,7 +41,7 @@ def logits_of_mattes(mattes: Mapping[str, Tensor], face: FaceFrame, placement: P
     at |= {name: mattes.get(name, none).clamp(0, 1) for name in ("ears", "hair", "neck", "hat")}
     points = placement.to_crop(face.landmarks[:, :2].astype(np.float64))
     person_left = _side(points[_CHIN], points[_NOSE_TOP], h, w, some)  # the picture's right, for an upright head
-    lower = _side(points[_MOUTH_LEFT], points[_MOUTH_RIGHT], h, w, some)
+    lower = _side(points[_MOUTH_LEFT], points[_MOUTH_RIGHT], h, w, some, points[list(_MOUTH_MIDDLE)].mean(axis=0))
     features = torch.stack([at[n] for n in ("brows", "eyes", "nose", "lips", "mouth")]).amax(dim=0)
     skin = at["face"] * (1 - features) * (1 - torch.maximum(at["hair"], at["hat"]))
     share = {
@@ -64,12 +65,27 @@ def logits_of_mattes(mattes: Mapping[str, Tensor], face: FaceFrame, placement: P
     return (_ABSENT + (_CERTAIN - _ABSENT) * stacked)[None]
 
 
-def _side(start: NDArray[np.float64], end: NDArray[np.float64], h: int, w: int, like: Tensor) -> Tensor:
-    """[h, w] 1 on the right hand of somebody who walks from start to end (as seen), 0 on the left, softly."""
-    along = (end - start) / max(float(np.hypot(*(end - start))), 1e-6)
+def _side(
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    h: int,
+    w: int,
+    like: Tensor,
+    through: NDArray[np.float64] | None = None,
+) -> Tensor:
+    """[h, w] 1 on the right hand of somebody who walks from start to end (as seen), 0 on the left, softly.
+
+    `through` bends the way to a parabola by that point: the corners of a smile lie above the middle of the lips.
+    """
+    length = max(float(np.hypot(*(end - start))), 1e-6)
+    along = (end - start) / length
     x = torch.arange(w, device=like.device, dtype=like.dtype) + 0.5 - float(start[0])
     y = torch.arange(h, device=like.device, dtype=like.dtype) + 0.5 - float(start[1])
     away = x[None] * -float(along[1]) + y[:, None] * float(along[0])
+    if through is not None:
+        off = through - start
+        part = ((x[None] * float(along[0]) + y[:, None] * float(along[1])) / length).clamp(0, 1)
+        away = away - float(along[0] * off[1] - along[1] * off[0]) * 4 * part * (1 - part)
     return (away / _SPLIT + 0.5).clamp(0, 1)
 
 

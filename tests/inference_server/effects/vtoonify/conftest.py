@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,7 +26,8 @@ from inference_server.models.store import Folder, ModelStore
 from inference_server.pipeline import PipelineRunner
 from inference_server.runs import JobContext, Planned, RunEvent
 from inference_server.shots.store import ShotStore
-from tests.portrait import COLORSPACE
+from tests.plate_files import independent_read
+from tests.portrait import COLORSPACE, write_shot
 
 WIDTH = 16
 D = {"backbone": "dualstylegan", "style_dim": WIDTH, "n_mlp": 8, "num_res_layers": 2, "channel_max": WIDTH}
@@ -171,4 +173,14 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stylist, "paint", paint)
 
 
-Run = Callable[..., list[RunEvent]]
+@pytest.fixture(scope="session")
+def shot(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Five frames of the portrait, 224 px."""
+    return write_shot(tmp_path_factory.mktemp("shot"), range(1001, 1006))
+
+
+def encoded(path: str) -> NDArray[np.float32]:
+    """[H, W, 3] of an EXR's R, G, B, about as a display shows it."""
+    (part,) = independent_read(path)
+    linear = np.stack([part[c].astype(np.float32) for c in "RGB"], axis=-1)
+    return np.asarray(np.clip(linear, 0, 1) ** np.float32(1 / 2.2), np.float32)
