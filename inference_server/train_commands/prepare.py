@@ -18,8 +18,15 @@ from host_bridge.errors import ExitCode
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--in", dest="source", type=Path, required=True, help="the folder of pictures")
     parser.add_argument("--out", type=Path, required=True, help="where aligned PNG files go")
-    parser.add_argument("--size", type=int, default=1024, help="of the generator, pixels (default: %(default)s)")
+    parser.add_argument("--size", type=_side, default=1024, help="of the generator, pixels (default: %(default)s)")
     parser.add_argument("--aligned", action="store_true", help="they are aligned squares; only scale them")
+
+
+def _side(text: str) -> int:
+    side = int(text)
+    if not 32 <= side <= 2048 or side & (side - 1):
+        raise argparse.ArgumentTypeError(f"{side} is not a power of two from 32 to 2048")
+    return side
 
 
 def run(args: argparse.Namespace) -> int:

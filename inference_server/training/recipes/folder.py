@@ -16,6 +16,7 @@ from torch import Tensor
 from inference_server.training.errors import TrainingError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+OTHERS = (".webp", ".bmp", ".tif", ".tiff", ".exr", ".dpx", ".gif", ".heic", ".avif")  # pictures, but not read here
 
 
 class PictureFolder:
@@ -27,9 +28,11 @@ class PictureFolder:
             raise self._error("none is named", folder)
         if not self.folder.is_dir():
             raise self._error("it is not a folder", folder)
-        self.names = sorted(
-            p.name for p in self.folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-        )
+        files = sorted(p.name for p in self.folder.iterdir() if not p.name.startswith("."))
+        strange = [name for name in files if name.lower().endswith(OTHERS)]
+        if strange:
+            raise self._error(f"{strange[0]} is neither PNG nor JPEG", strange[0])
+        self.names = [name for name in files if name.lower().endswith(SUFFIXES)]
         if not self.names:
             raise self._error(f"it holds no picture ({', '.join(SUFFIXES)})", folder)
 

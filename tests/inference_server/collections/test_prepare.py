@@ -130,5 +130,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "a.png: a.png\n" in said
     assert "b.png: not used (it is 60x64 px; an aligned picture is square)" in said
     assert "1 of 2 pictures are in" in said
+    with pytest.raises(SystemExit):
+        main([*command[:-1], "100"])
+    assert "100 is not a power of two" in capsys.readouterr().err
     (tmp_path / "in" / "b.png").unlink()
     assert main([*command, "--aligned"]) == 0

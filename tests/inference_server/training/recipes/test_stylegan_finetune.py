@@ -120,6 +120,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"wide\.png cannot be decoded") as caught:
         recipe(folder).pictures.picture(4)
     assert caught.value.code == "training.data"
+    (folder / "wide.png").rename(folder / "wide.webp")
+    with pytest.raises(TrainingError, match=r"wide\.webp is neither PNG nor JPEG"):
+        recipe(folder)
     (tmp_path / "empty").mkdir()
     for missing, says in ((tmp_path / "empty", "holds no picture"), (tmp_path / "nowhere", "not a folder")):
         with pytest.raises(TrainingError, match=says):
