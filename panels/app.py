@@ -41,7 +41,7 @@ def run(options: PanelOptions) -> int:
             signal.signal(number, handler)
         panel.close()
         panel.deleteLater()
-        QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
+        QtCore.QCoreApplication.sendPostedEvents(None, 0)  # the deletion included
 
 
 def _check_screen() -> None:

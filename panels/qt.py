@@ -38,13 +38,18 @@ if PYSIDE2:
     from PySide2 import QtCore, QtGui, QtWidgets
     from PySide2.QtCore import QObject, Qt, Signal, Slot
     from PySide2.QtWidgets import QAction, QActionGroup, QShortcut
+
+    ModelIndex = QtCore.QModelIndex
 else:
     from PySide6 import QtCore, QtGui, QtWidgets
     from PySide6.QtCore import QObject, Qt, Signal, Slot
     from PySide6.QtGui import QAction, QActionGroup, QShortcut
 
+    ModelIndex = QtCore.QModelIndex | QtCore.QPersistentModelIndex  # what delegates are handed
+
 __all__ = [
     "PYSIDE2",
+    "ModelIndex",
     "QAction",
     "QActionGroup",
     "QObject",
@@ -78,9 +83,13 @@ def global_position(event: QtGui.QMouseEvent) -> QtCore.QPoint:
 
 def run_application(application: QtWidgets.QApplication) -> int:
     """Run the event loop until the last window is closed."""
-    return int(application.exec_() if PYSIDE2 else application.exec())
+    if PYSIDE2:
+        return int(application.exec_())
+    return int(application.exec())
 
 
 def run_dialog(dialog: QtWidgets.QDialog | QtWidgets.QMenu) -> object:
     """Run a dialogue or a menu modally."""
-    return dialog.exec_() if PYSIDE2 else dialog.exec()
+    if PYSIDE2:
+        return dialog.exec_()
+    return dialog.exec()

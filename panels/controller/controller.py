@@ -67,7 +67,7 @@ class Controller:
         self.work = work = Work(self.plate, self.effects, self.values, self.history)
         self.preview = Preview(home, self.connection, work)
         self.jobs = Jobs(home, self.connection, self.notices)
-        self.faces = Faces(self.connection, work, self.jobs, self.notices)
+        self.faces = Faces(home, self.connection, work, self.jobs, self.notices)
         self.render = Render(work, self.jobs, self.notices, errands, host)
         self.models = Models(home, self.connection, self.notices)
         self.server = Server(home, self.connection, self._busy)
@@ -201,6 +201,7 @@ class Controller:
 
     def _document_changed(self) -> None:
         self._follow()
+        self.faces.values_changed()
         if self.host is not None and self.shot is not None:
             if self._keep is not None:
                 self._keep()

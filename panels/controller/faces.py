@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,10 @@ from host_bridge.errors import FaceplateError, PanelError, ShotError
 from host_bridge.repairs import Box, Merge, Split, TrackEdit
 from panels.controller.connection import Connection
 from panels.controller.corrections import REACH, Corrections, Point, corrections_of
+from panels.controller.document import EffectState
 from panels.controller.jobs import Jobs
 from panels.controller.notices import Notices
-from panels.controller.observe import Topic
+from panels.controller.observe import Home, Topic
 from panels.controller.work import Work
 
 
@@ -49,21 +50,25 @@ class FacesState:
 
 
 REPAIR_PRIORITY = 50
+SOON_S = 0.2
 
 
 class Faces:
     """`changed`: the state is another. Corrections are part of the document (undo)."""
 
-    def __init__(self, connection: Connection, work: Work, jobs: Jobs, notices: Notices) -> None:
+    def __init__(self, home: Home, connection: Connection, work: Work, jobs: Jobs, notices: Notices) -> None:
         self.state = FacesState()
         self.changed = Topic()
         self.applied = Topic()  # a repair is done: pictures of the shot are others now
+        self._home = home
         self._connection = connection
         self._work = work
         self._jobs = jobs
         self._notices = notices
         self._watching = False
         self._asked = 0
+        self._soon: Callable[[], None] | None = None
+        self._effect: tuple[str, EffectState] = ("", EffectState())
         self._stored = Corrections()
         jobs.ended.connect(self._ended)
 
@@ -92,6 +97,23 @@ class Faces:
             self._put(found=None, error=None)
         if self._watching:
             self.refresh()
+
+    def values_changed(self) -> None:
+        """The crop depends on the effect's values: look again, a few times a second at most."""
+        document = self._work.history.document
+        effect = (document.effect, document.state)
+        if not self._watching or effect == self._effect or self._soon is not None:
+            return
+        self._effect = effect
+        self._soon = self._home.later(SOON_S, self._look_soon)
+
+    def _look_soon(self) -> None:
+        self._soon = None
+        if self.state.loading:
+            self._soon = self._home.later(SOON_S, self._look_soon)
+        elif self._watching:
+            self.refresh()
+            self.values_changed()
 
     def forget(self) -> None:
         """Another plate: nothing of this shot matters any more."""

@@ -84,6 +84,9 @@ class Thumbnails:
 
     def update(self) -> None:
         """Plate, frame, effect or preview are others: begin anew where that matters, go on where it does not."""
+        if self._client is not None and self._source is not self._connection.client:
+            self._connection.dismiss(self._client)
+            self._client = self._source = None
         scene = self._scene_now()
         if scene != self._scene:
             self._scene = scene
@@ -180,11 +183,9 @@ class Thumbnails:
 
     def _session(self) -> Client | None:
         """The second session, with the server the panel is connected to now."""
-        if self._client is None or self._source is not self._connection.client:
-            old, self._source = self._client, self._connection.client
+        if self._client is None:
+            self._source = self._connection.client
             self._client = self._connection.second_client("faceplate panel thumbnails")
-            if old is not None:
-                self._connection.dismiss(old)
         return self._client
 
     # what a thumbnail depends on

@@ -44,6 +44,12 @@ def test_analyse_correct_render(desk: Desk, studio: Studio, open_panel: Callable
     x0, y0, x1, y1 = face.box
     assert 0 < x0 < x1 < 144
 
+    region = face.region
+    control.values.set("padding_right", 80.0)
+    desk.wait(lambda: faces.views[0].region != region)  # the crop follows its padding
+    control.values.reset("padding_right")
+    desk.wait(lambda: faces.views[0].region == region and control.preview.idle)
+
     assert not faces.dirty
     before = control.preview.state.result
     tip = face.points[4]
