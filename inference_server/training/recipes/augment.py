@@ -117,9 +117,13 @@ def apply_affine(pictures: Tensor, changes: list[Tensor]) -> Tensor:
     """
     check_shape("pictures", pictures, len(changes), "C", "H", "W")
     identity = torch.eye(3, dtype=torch.float64)
-    return torch.stack(
-        [p if torch.equal(m, identity) else _resample(p[None], m)[0] for p, m in zip(pictures, changes, strict=True)]
-    )
+    with torch.autocast(pictures.device.type, enabled=False):  # places need more than the 8 bits of bf16
+        return torch.stack(
+            [
+                p if torch.equal(m, identity) else _resample(p[None].float(), m)[0].to(p.dtype)
+                for p, m in zip(pictures, changes, strict=True)
+            ]
+        )
 
 
 def _resample(picture: Tensor, change: Tensor) -> Tensor:

@@ -42,7 +42,9 @@ def imitation(feature: Tensor, rgb: Tensor, teacher: tuple[Tensor, Tensor]) -> t
 
 def perceptual(network: LPIPS, result: Tensor, target: Tensor, losses: LossSettings) -> Tensor:
     """LPIPS at `perceptual_size`, as the sum over `perceptual_batch` pictures has it; not yet weighted."""
-    distance: Tensor = network(pooled(result, losses.perceptual_size), pooled(target, losses.perceptual_size))
+    small = [pooled(pictures.float(), losses.perceptual_size) for pictures in (result, target)]
+    with torch.autocast(result.device.type, enabled=False):  # its features are divided by lengths that fp16 rounds to 0
+        distance: Tensor = network(*small)
     return distance.mean() * losses.perceptual_batch
 
 

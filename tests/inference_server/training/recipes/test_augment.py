@@ -58,6 +58,15 @@ def test_changes_go_the_way_they_say() -> None:
     torch.testing.assert_close(quarter, picture.rot90(1, (2, 3)), rtol=0, atol=5e-3)
 
 
+def test_half_precision_moves_as_far() -> None:
+    picture = blobs(256)
+    exact = apply_affine(picture, [turned(30)])
+    with torch.autocast("cpu", torch.bfloat16):
+        half = apply_affine(picture.bfloat16(), [turned(30)])
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), exact, rtol=0, atol=0.01)
+
+
 def test_larger_is_larger_and_outside_is_mirrored() -> None:
     picture = blobs()
     large = apply_affine(picture, [torch.diag(torch.tensor([1.5, 1.5, 1.0], dtype=torch.float64))])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ from inference_server.training.distributed import Group
 from inference_server.training.events import Finished, Progress, Validated
 from inference_server.training.loop import Run, train
 from inference_server.training.recipes.vtoonify import vtoonify_recipe
-from inference_server.training.recipes.vtoonify_pairs import reduced_input
+from inference_server.training.recipes.vtoonify_losses import flicker
+from inference_server.training.recipes.vtoonify_pairs import cropped_input, reduced_input
 from tests.inference_server.training.recipes import tiny_vtoonify as tiny
 from tests.inference_server.training.test_loop import assert_same_state, of, run
 
@@ -98,6 +100,21 @@ def test_the_second_stage_learns_and_the_model_is_ready_to_use(tmp_path: Path, b
         assert min(v.score for v in validated) < 0.8 * recipe.score({**begun.frozen, **begun.trained})
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_has_the_same_losses(precision: Literal["bf16", "fp16"]) -> None:
+    table = tiny.translator_table(iterations=8, style=FREE, affine={"probability": 0.9})
+    found = []
+    for chosen in ("fp32", precision):
+        with ExitStack() as stack:
+            config = replace(CONFIG, steps=8, precision=chosen)
+            step = Run(vtoonify_recipe(table, tiny.teachers()), config, None, Group(), stack)
+            step.open()
+            step.seek(7)
+            found.append(step.step()[0])
+    for name, value in found[0].items():
+        assert found[1][name] == pytest.approx(value, rel=0.05, abs=1e-4), name
+
+
 @pytest.mark.parametrize("stage", ["encoder", "translator"])
 def test_resumed_equals_uninterrupted(tmp_path: Path, stage: str) -> None:
     """With everything that is drawn: styles, degrees, jitter, affine changes, crops, micro-batches."""
@@ -136,8 +153,6 @@ def test_a_cancelled_run_keeps_the_best(tmp_path: Path) -> None:
 
 def first_step(table: Mapping[str, Any], step: int, degree_of: Any = None) -> tuple[Any, dict[str, torch.Tensor], Any]:
     """A recipe's translator terms at a step, outside the loop; the recipe, the terms, the batch."""
-    from contextlib import ExitStack
-
     recipe: Any = vtoonify_recipe(table, tiny.teachers())
     with ExitStack() as stack:
         state = Run(recipe, replace(CONFIG, steps=8), None, Group(), stack).state
@@ -159,8 +174,6 @@ def test_weights_of_the_losses(tmp_path: Path) -> None:
         pool = torch.nn.functional.adaptive_avg_pool2d
         distance = modules["perceptual"](pool(result, 32), pool(batch["target"], 32)).sum()
         score = modules["discriminator"].score(pool(result, 32), torch.tensor([0.5]), torch.tensor([0]))
-        from inference_server.training.recipes.vtoonify_pairs import cropped_input
-
         top, left = recipe.crop_place(batch)
         crop = network(cropped_input(batch["face"], batch["parsing"], 56, (top, left)), batch["style"], 0.5)
         difference = (crop - result[..., top : top + 56, left : left + 56]).square().mean()
@@ -180,8 +193,6 @@ def test_weights_of_the_losses(tmp_path: Path) -> None:
 
 
 def test_gradients_flow_through_both_sides_of_the_flicker_loss() -> None:
-    from inference_server.training.recipes.vtoonify_losses import flicker
-
     result = torch.randn(1, 3, 8, 8, requires_grad=True)
     crop = torch.randn(1, 3, 4, 4, requires_grad=True)
     flicker(result, crop, (2, 3)).backward()  # type: ignore[no-untyped-call]
