@@ -157,6 +157,10 @@ class Connection:
 
         future.add_done_callback(finished)
 
+    def lost(self, error: FaceplateError) -> bool:
+        """Whether an answer is missing because the server went away: asked again after its welcome."""
+        return error.code == "server.unreachable" and not self.ready
+
     def second_client(self, name: str) -> Client | None:
         """Another session with the same server, owned by the caller; None where there is no connection."""
         return Client(self.client.source, name=name) if self.client is not None else None

@@ -186,6 +186,7 @@ class Controller:
         self.plate.refresh()
         self.jobs.welcomed()
         self.models.welcomed(restarted)
+        self.faces.update()
         self.preview.retry()
 
     def _listed(self) -> None:

@@ -256,7 +256,10 @@ class Faces:
             except FaceplateError as error:
                 outcome = error
         if isinstance(outcome, FaceplateError):
-            self._put(found=None, error=outcome, loading=False)
+            if self._connection.lost(outcome):
+                self._put(loading=False)
+            else:
+                self._put(found=None, error=outcome, loading=False)
             return
         self._put(found=outcome, error=None, loading=False)
 

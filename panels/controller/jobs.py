@@ -177,6 +177,8 @@ class Jobs:
 
     def welcomed(self) -> None:
         """A server is there, perhaps another process than before."""
+        current = self._connection.client
+        self._senders = {job_id: client for job_id, client in self._senders.items() if client is current}
         self.refresh()
 
     def _accepted(self, job_id: str, outcome: m.JobAccepted | FaceplateError) -> None:

@@ -147,7 +147,9 @@ class Plate:
                 frames_of(outcome.frames)
             except FaceplateError as error:
                 outcome = error
-        if isinstance(outcome, FaceplateError):
+        if isinstance(outcome, FaceplateError) and self._connection.lost(outcome):
+            self._put(replace(self.state, loading=False))  # what was found is still true
+        elif isinstance(outcome, FaceplateError):
             self._put(replace(self.state, found=None, error=outcome, loading=False))
         else:
             self._put(replace(self.state, found=outcome, error=None, loading=False))

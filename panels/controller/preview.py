@@ -256,8 +256,7 @@ class Preview:
         self._flying = None
         self._put(busy=False)
         if isinstance(outcome, FaceplateError):
-            lost = outcome.code == "server.unreachable" and not self._connection.ready
-            if not lost:
+            if not self._connection.lost(outcome):
                 self._refused[spec.show] = (spec, outcome)
         elif outcome is not None:
             self._take(spec, outcome)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from host_bridge import launcher
+from host_bridge.locks import FileLock
 from panels.bridge import Bridge
 from tests.panels.conftest import Desk, Studio
 
@@ -33,7 +33,9 @@ def test_without_a_server_it_waits_and_finds_one_that_is_started(
     control.connection.stop_server(said.append)
     desk.wait(lambda: said)
     assert control.connection.state.link == "offline"
-    assert not launcher.stop()  # it has ended
+    lock = FileLock(own_studio.runtime / "server.lock")
+    assert lock.acquire(15.0)  # it has ended
+    lock.release()
 
 
 def test_a_server_that_is_killed_and_comes_back_is_survived(
