@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -83,7 +84,10 @@ class JobHandle:
 
     def wait(self, timeout_s: float | None = None) -> JobResult:
         """Block until the job has ended. Raises the error that refused it, or TimeoutError."""
-        return self._result.result(timeout_s)
+        try:
+            return self._result.result(timeout_s)
+        except FutureTimeout as error:  # another class than TimeoutError before Python 3.11
+            raise TimeoutError(f"job {self.job_id} has not ended within {timeout_s} s") from error
 
     def cancel(self, timeout_s: float = 10.0) -> m.JobStatus:
         """Ask the server to end the job before its next frame."""

@@ -6,7 +6,6 @@ there is no list of them to keep.
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import sys
 import threading
@@ -139,7 +138,7 @@ class Run(threading.Thread):
             began = time.monotonic()
             try:
                 result = handle.wait(POLL_S)
-            except (concurrent.futures.TimeoutError, TimeoutError):
+            except TimeoutError:
                 silent = 0.0 if client.error is None else silent + time.monotonic() - began
                 if silent > LOST_S:
                     raise ServerError(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import nuke, nuke_knobs
+from tests.fakes import nuke, nuke_knobs, nuke_nodes
 
 STUBS = Path(str(distribution("types-nuke").locate_file("nuke-stubs")))
 FUNCTIONS: dict[str, list[ast.FunctionDef]] = {}
@@ -51,10 +51,11 @@ def fits(call: Any, stub: ast.FunctionDef, *, method: bool) -> bool:
     return names == known[: len(names)] and needed == required[: len(needed)] and set(required) <= set(names)
 
 
+_MODULES = (nuke.__name__, nuke_knobs.__name__, nuke_nodes.__name__)
 OWN = [
     (name, found)
     for name, found in vars(nuke).items()
-    if not name.startswith("_") and getattr(found, "__module__", "") in (nuke.__name__, nuke_knobs.__name__)
+    if not name.startswith("_") and getattr(found, "__module__", "") in _MODULES and name != "call_back"
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from host_bridge.hosts.base import remember_effects
 from inference_server.effects.registry import descriptors
 from tests.fakes import nuke as fake
+from tests.fakes.nuke_nodes import Session, now
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "nuke_scripts"
@@ -18,7 +19,7 @@ SCRIPTS = ROOT / "nuke_scripts"
 
 def start(monkeypatch: pytest.MonkeyPatch, *, gui: bool = True, scripts: Path | None = SCRIPTS) -> Any:
     """Start a Nuke: the fake with a session of its own, after the start-up scripts in `scripts` have run."""
-    monkeypatch.setattr(fake, "_session", fake._Session())
+    monkeypatch.setattr(now, "session", Session(), raising=False)
     monkeypatch.setattr(fake, "GUI", gui)
     monkeypatch.setitem(sys.modules, "nuke", fake)
     monkeypatch.setitem(sys.modules, "nukescripts", fake._nukescripts())

@@ -69,12 +69,14 @@ START_UP = """
 import socket, sys
 from pathlib import Path
 from tests.fakes import nuke
+from tests.fakes.nuke_nodes import Session, now
 
 def refuse(*_, **__):
     raise AssertionError("a connection at start-up")
 
 socket.socket.connect = socket.socket.bind = refuse
 before = set(sys.modules)
+now.session = Session()
 sys.modules["nuke"], sys.modules["nukescripts"] = nuke, nuke._nukescripts()
 nuke.pluginAddPath("nuke_scripts")
 nuke.nodes.Group().setInput(0, nuke.nodes.Read())

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq.auth
 from numpy.typing import NDArray
 
 from host_bridge import launcher
 from host_bridge.cli import main
+from host_bridge.endpoint import read_connection
 from tests.nuke_scripts.conftest import node, press, read
 from tests.portrait import write_shot
 
@@ -219,6 +221,22 @@ def test_a_plate_on_a_drive_the_server_does_not_know(here: Any) -> None:
     press(here, group, "render")
     assert "Z:/shots/sh010.%04d.exr" in group["fp_status"].value()
     assert "path_maps" in group["fp_status"].value()
+    assert group.error()
+
+
+def test_a_certificate_of_another_server(
+    here: Any, plate: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    for name in ("server", "client"):
+        zmq.auth.create_certificates(folder, name)
+    monkeypatch.setenv("FACEPLATE_CERTIFICATES", str(folder))
+    press(here, node(here, "look", read(here, plate)), "analyse")  # a server runs
+    group = node(here, "look", read(here, plate))
+    group["fp_server"].setValue(read_connection(place / "run/connection.json").endpoint)
+    press(here, group, "render")
+    assert "(server.wrong_key)" in group["fp_status"].value()
     assert group.error()
 
 
