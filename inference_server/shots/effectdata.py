@@ -53,13 +53,18 @@ def read_data(store: ShotStore, record: ShotRecord, name: str, scale: float = 1.
 
 
 class DataWriter:
-    """Collects a face's data in a draft folder; `publish` puts it in place, `discard` drops it."""
+    """Collects a face's data in a draft folder; `publish` puts it in place, `discard` drops it.
+
+    Made under the store's lock of that name: what a killed process left of the same data is removed.
+    """
 
     def __init__(self, store: ShotStore, record: ShotRecord, name: str) -> None:
         parent = store.root / record.id / "effects"
         self._final = parent / name
         self._draft = parent / f".draft-{name}-{uuid.uuid4().hex}"
         self._arrays: dict[str, NDArray[Any]] = {}
+        for left in parent.glob(f".draft-{name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
         try:
             self._draft.mkdir(parents=True)
         except OSError as error:
