@@ -57,7 +57,19 @@ def token_regex(part: str) -> re.Pattern[str]:
 
 def same_pattern(first: str, second: str) -> bool:
     """Whether two patterns name the same files: placeholders of any notation and the same width are equal."""
-    return _canonical(first) == _canonical(second)
+    return printf_pattern(first) == printf_pattern(second)
+
+
+def printf_pattern(pattern: str) -> str:
+    """The same pattern with every frame placeholder as `%04d`; views stay."""
+
+    def number(match: re.Match[str]) -> str:
+        token = match.group()
+        if token.lower() == "%v":
+            return token
+        return f"%0{_width(token)}d"
+
+    return _TOKEN.sub(number, pattern)
 
 
 def count_frames(text: str) -> int | None:
@@ -91,13 +103,3 @@ def _fold(path: str) -> str:
 def _width(token: str) -> int:
     """Digits a number placeholder pads to."""
     return len(token) if token[0] in "#@" else int(re.sub(r"\D", "", token) or 1)
-
-
-def _canonical(pattern: str) -> str:
-    def number(match: re.Match[str]) -> str:
-        token = match.group()
-        if token.lower() == "%v":
-            return token
-        return f"%0{_width(token)}d"
-
-    return _TOKEN.sub(number, pattern)

@@ -8,14 +8,18 @@ import sys
 from types import FrameType
 
 from host_bridge.errors import PanelError
+from host_bridge.hosts.base import Host
 from panels.controller import PanelOptions
 from panels.qt import PYSIDE2, QtCore, QtWidgets, run_application
 
 _GLANCE_MS = 200  # Python looks for Ctrl-C this often while Qt waits
 
 
-def run(options: PanelOptions) -> int:
-    """Show the panel until its window is closed; the exit status. PanelError (`panel.qt`) without a screen."""
+def run(options: PanelOptions, host: Host | None = None) -> int:
+    """Show the panel until its window is closed, beside `host` if there is one; the exit status.
+
+    Raises PanelError (`panel.qt`) without a screen.
+    """
     application = QtWidgets.QApplication.instance()
     if not isinstance(application, QtWidgets.QApplication):
         _check_screen()
@@ -27,7 +31,7 @@ def run(options: PanelOptions) -> int:
     application.setApplicationDisplayName("Faceplate")
     from panels import create_panel
 
-    panel = create_panel(None, options)
+    panel = create_panel(host, options)
     before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
     glance = QtCore.QTimer()
     glance.timeout.connect(_nothing)

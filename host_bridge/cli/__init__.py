@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from host_bridge.cli import farm, install, jobs, local, panel, render, server
+    from host_bridge.cli import farm, install, jobs, local, panel, render, resolve, server
 
     parser = argparse.ArgumentParser(
         prog="faceplate",
@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     panel.add_parsers(commands)
     jobs.add_parsers(commands)
     farm.add_parsers(commands)
+    resolve.add_parsers(commands)
     server.add_parsers(commands)
     local.add_parsers(commands)
     install.add_parsers(commands)

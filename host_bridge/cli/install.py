@@ -15,7 +15,10 @@ from host_bridge.errors import ExitCode
 from host_bridge.hosts.base import Finding
 
 # host, module, help
-_HOSTS = (("nuke", "host_bridge.hosts.nuke_install", "Nuke 15 to 17: the node, the menu and pyzmq for Nuke's Python"),)
+_HOSTS = (
+    ("nuke", "host_bridge.hosts.nuke_install", "Nuke 15 to 17: the node, the menu and pyzmq for Nuke's Python"),
+    ("resolve", "host_bridge.hosts.resolve_install", "DaVinci Resolve 19 or newer: menu scripts on two pages"),
+)
 
 
 class Installer(Protocol):

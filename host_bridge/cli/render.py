@@ -123,9 +123,11 @@ def add_parsers(commands: Any) -> None:
     keep_rest(preview)
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument("--out", required=True, metavar="PATTERN", help="frames to write, e.g. renders/sh010.%%04d.exr")
+    group.add_argument(
+        "--out", required=required, default="", metavar="PATTERN", help="frames to write, e.g. renders/sh010.%%04d.exr"
+    )
     group.add_argument(
         "--matte-channels",
         default="",

@@ -33,6 +33,7 @@ def run(resolve: "Any", python: str, words: "list[str]") -> int:
             env=environment,
             cwd=os.path.dirname(python) or None,
             universal_newlines=True,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
     except OSError as error:
         print(f"Faceplate: its Python cannot be started: {python} ({error})")
