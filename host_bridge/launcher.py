@@ -271,13 +271,14 @@ def _private(settings: dict[str, Any], name: str, timeout_s: float, on_state: Ca
 
 def _popen(settings: dict[str, Any], stdin: int, output: Any) -> subprocess.Popen[bytes]:
     python = os.environ.get("FACEPLATE_PYTHON") or sys.executable
+    environment = dict(os.environ)
     if os.path.realpath(python) == os.path.realpath(sys.executable) and _is_python(python):
         check_server_python()
         package = importlib.util.find_spec("inference_server")
         where = Path(package.origin).parent.parent if package and package.origin else None
     else:
         _check_other_python(python)
-        where = None
+        where, environment = None, _own_environment()
     detach: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
@@ -288,8 +289,14 @@ def _popen(settings: dict[str, Any], stdin: int, output: Any) -> subprocess.Pope
         stdout=output,
         stderr=output,
         cwd=where or Path(python).parent,
+        env=environment,
         **detach,
     )
+
+
+def _own_environment() -> dict[str, str]:
+    """This process's environment without what a host sets for the Python inside it, which would break another."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
 
 
 def _is_python(path: str) -> bool:
@@ -311,6 +318,7 @@ def _check_other_python(python: str) -> None:
             timeout=30,
             check=True,
             cwd=Path(python).parent,
+            env=_own_environment(),
         )
         version, missing = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:

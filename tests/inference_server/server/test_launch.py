@@ -131,6 +131,19 @@ def test_missing_packages_are_named_early(monkeypatch: pytest.MonkeyPatch, place
         place.connect()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the other Python is a shell script")
+def test_what_a_host_sets_for_its_own_python_does_not_reach_another(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "python3"
+    other.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    other.chmod(0o755)
+    monkeypatch.setenv("FACEPLATE_PYTHON", str(other))
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # any Python that sees it cannot even start
+    with place.connect() as client:
+        assert client.ping().running == 0
+
+
 def test_a_client_without_server_is_quiet_and_its_requests_fail(
     place: Place, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
