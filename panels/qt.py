@@ -70,7 +70,9 @@ __all__ = [
 def event_position(event: QtGui.QMouseEvent | QtGui.QWheelEvent | QtGui.QDropEvent) -> QtCore.QPointF:
     """Where in the widget a mouse, wheel or drop event happened, in fractions of logical pixels."""
     if PYSIDE2:
-        return event.localPos() if isinstance(event, QtGui.QMouseEvent) else QtCore.QPointF(event.pos())
+        if isinstance(event, QtGui.QMouseEvent):
+            return event.localPos()
+        return event.posF()
     return event.position()
 
 
