@@ -167,7 +167,8 @@ class VToonifyEffect:
             "smoothing": self.shot_key(values)["smoothing"] and f"{learning.flow}, {learning.window} frames",
             "models": {m.id: m.sha256[:16] for m in self._used(values)},
         }
-        return {**plan, "bytes": check_memory(variant, str(at["precision"]), sizes, self._memory, plan)}
+        device = self._device.type
+        return {**plan, "bytes": check_memory(variant, str(at["precision"]), sizes, device, self._memory, plan)}
 
     def models(self, values: EffectValues) -> Mapping[str, str]:
         return {model.id: f"{model.sha256} {model.licence}" for model in self._used(values)}

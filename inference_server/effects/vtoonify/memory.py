@@ -16,22 +16,23 @@ from inference_server.effects.vtoonify.variants import Variant
 from inference_server.networks.stylegan2 import channels_at
 
 ITEM_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-# Peaks of the baked full-size networks at 256x256 and 400x320, less their weights, as values per pixel of the crop:
-# of the convolutions' precision and of float32. See tests/inference_server/effects/vtoonify/test_memory.py.
-_HALF_VALUES, _FULL_VALUES = 3600.0, 700.0
+# Values per pixel of the crop at the peak, of the convolutions' precision and of float32, for the published widths. On
+# a CPU, where bands are worked through, 2.2 kB in fp32 were measured (D at 256x256 and 400x320); elsewhere maps are
+# whole, and these are the widest that live at once, at up to 4 times the crop's size.
+_VALUES = {"cpu": (450.0, 280.0), "cuda": (2600.0, 400.0)}
 _RESERVE = 256 << 20  # the plate's region on its way, resampling, the parser
 _PUBLISHED_CHANNELS = 128  # of the finest encoder stage in the published sizes
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of a rendering: of the weights, and of one pixel of the crop."""
+    """Bytes of a rendering: of the weights while they are baked, and of one pixel of the crop."""
 
     weights: int
     per_pixel: float
 
     @classmethod
-    def of(cls, variant: Variant, precision: str) -> Need:
+    def of(cls, variant: Variant, precision: str, device: str) -> Need:
         config = variant.model.card.parts["main"].config
         width = channels_at(
             int(config.get("in_size", 256)),
@@ -40,11 +41,11 @@ class Need:
         )
         share = width / _PUBLISHED_CHANNELS
         item = ITEM_BYTES[precision]
-        # float32 layers that styles and degrees are baked from stay beside the baked ones.
-        weights = int(variant.model.stored.kept * (item + 1.5))
-        return cls(weights, share * (_HALF_VALUES * item + _FULL_VALUES * 4))
+        own, full = _VALUES["cpu" if device == "cpu" else "cuda"]
+        return cls(variant.model.stored.kept * (4 + item), share * (own * item + full * 4))
 
     def total(self, pixels: int) -> int:
+        """What a crop of so many pixels takes."""
         return int(self.weights + _RESERVE + self.per_pixel * pixels)
 
     def pixels(self, memory: int) -> float:
@@ -53,10 +54,15 @@ class Need:
 
 
 def check_memory(
-    variant: Variant, precision: str, sizes: Mapping[int, tuple[int, int]], memory: int, plan: Mapping[str, Any]
+    variant: Variant,
+    precision: str,
+    sizes: Mapping[int, tuple[int, int]],
+    device: str,
+    memory: int,
+    plan: Mapping[str, Any],
 ) -> int:
     """Bytes that the largest crop (height, width) takes; JobError `job.out_of_memory` where they are not there."""
-    need = Need.of(variant, precision)
+    need = Need.of(variant, precision, device)
     height, width = max(sizes.values(), key=lambda s: s[0] * s[1], default=(0, 0))
     total = need.total(height * width)
     if total <= memory:
@@ -65,7 +71,8 @@ def check_memory(
     if (pixels := need.pixels(memory)) >= 80 * 80:
         ways.append(f"padding of at most {math.floor(math.sqrt(pixels) / 16) * 8} on every side")
     for other in ITEM_BYTES:
-        if ITEM_BYTES[other] < ITEM_BYTES[precision] and Need.of(variant, other).total(height * width) <= memory:
+        smaller = ITEM_BYTES[other] < ITEM_BYTES[precision]
+        if smaller and Need.of(variant, other, device).total(height * width) <= memory:
             ways.append(f"precision={other}")
     fits = " or ".join(ways) or "no smaller padding and no other precision"
     raise JobError(
