@@ -8,11 +8,11 @@ from panels.qt import QtWidgets, Signal
 from panels.views.edits import EditList
 from panels.views.forms import ParamForm
 from panels.views.keys import toggle_key
-from panels.views.parts import label, push, row, scrolled
+from panels.views.parts import Page, label, push, row, scrolled
 from panels.views.rows import ParamRow
 
 
-class AdjustPage(QtWidgets.QWidget):
+class AdjustPage(Page):
     """`refused` carries an error that a change made."""
 
     refused = Signal(object)
@@ -43,10 +43,9 @@ class AdjustPage(QtWidgets.QWidget):
         head.setContentsMargins(style.MARGIN, 0, style.MARGIN, 0)
         outer.addLayout(head)
         outer.addWidget(self.area, 1)
-        bridge.document_changed.connect(self.refresh)
-        bridge.effects_changed.connect(self.refresh)
-        bridge.frame_changed.connect(lambda _: self.refresh())
-        self.refresh()
+        bridge.document_changed.connect(self.changed)
+        bridge.effects_changed.connect(self.changed)
+        bridge.frame_changed.connect(lambda _: self.changed())
 
     def refresh(self) -> None:
         """Show the values at the current frame."""

@@ -10,8 +10,7 @@ from panels.bridge import Bridge, image_of
 from panels.controller import ModelCard
 from panels.qt import QtCore, QtGui, QtWidgets, Signal
 from panels.views.fields import Choice, in_words
-from panels.views.icons import icon
-from panels.views.parts import label, push, row, set_role
+from panels.views.parts import Page, label, push, row, set_role
 
 _NAME = QtCore.Qt.ItemDataRole.UserRole
 _THUMB = 6  # lines of text a thumbnail is high
@@ -28,7 +27,6 @@ class StyleGrid(QtWidgets.QListWidget):
         self.setResizeMode(QtWidgets.QListView.ResizeMode.Adjust)
         self.setMovement(QtWidgets.QListView.Movement.Static)
         self.setUniformItemSizes(True)
-        self.setWordWrap(True)
         self.setTextElideMode(QtCore.Qt.TextElideMode.ElideRight)
         self.setSpacing(2)
         self.setAccessibleName("Styles")
@@ -48,13 +46,12 @@ class StyleGrid(QtWidgets.QListWidget):
         self.clear()
         side = _THUMB * style.em(self)
         self.setIconSize(QtCore.QSize(side, side))
-        self.setGridSize(QtCore.QSize(side + 10, side + round(2.4 * style.em(self)) + 8))
+        self.setGridSize(QtCore.QSize(side + 10, side + round(1.4 * style.em(self)) + 8))
         empty = _empty(side, self.devicePixelRatioF())
         for name in names:
             item = QtWidgets.QListWidgetItem(empty, in_words(name))
             item.setData(_NAME, name)
             item.setToolTip(hints.get(name, in_words(name)))
-            item.setTextAlignment(QtCore.Qt.AlignmentFlag.AlignHCenter)
             self.addItem(item)
         self._settle.start()
 
@@ -64,6 +61,12 @@ class StyleGrid(QtWidgets.QListWidget):
         for item in self._items():
             if item.data(_NAME) == name:
                 item.setIcon(_icon(_square(image, side, ratio)))
+
+    def forget_pictures(self) -> None:
+        """The thumbnails are of another plate."""
+        empty = _empty(self.iconSize().width(), self.devicePixelRatioF())
+        for item in self._items():
+            item.setIcon(empty)
 
     def show_current(self, name: object) -> None:
         for item in self._items():
@@ -162,7 +165,7 @@ class DirectionList(QtWidgets.QListWidget):
         self.wanted.emit(str(item.data(_NAME)), item.checkState() == QtCore.Qt.CheckState.Checked)
 
 
-class ChoosePage(QtWidgets.QWidget):
+class ChoosePage(Page):
     """`model_wanted(id)`: the artist asks how to get a model."""
 
     model_wanted = Signal(str)
@@ -171,6 +174,7 @@ class ChoosePage(QtWidgets.QWidget):
         super().__init__(parent)
         self._control = bridge.controller
         self._missing = ""
+        self._pattern = ""
         self.effect = Choice()
         self.effect.setAccessibleName("Effect")
         self.effect.chosen.connect(self._control.effects.choose)
@@ -178,7 +182,6 @@ class ChoosePage(QtWidgets.QWidget):
         self.search.setPlaceholderText("Search")
         self.search.setAccessibleName("Search styles and directions")
         self.search.setClearButtonEnabled(False)
-        self.search.addAction(icon("search", style.DIM), QtWidgets.QLineEdit.ActionPosition.LeadingPosition)
         self.search.textChanged.connect(self._search)
         self.summary = label(role="dim", wrap=True)
         self.licence = label(role="dim", wrap=True)
@@ -205,12 +208,12 @@ class ChoosePage(QtWidgets.QWidget):
         column.addWidget(self.nothing)
         column.addWidget(self.grid, 1)
         column.addWidget(self.directions, 1)
-        bridge.effects_changed.connect(self.refresh)
-        bridge.document_changed.connect(self.refresh)
-        bridge.models_changed.connect(self.refresh)
+        bridge.effects_changed.connect(self.changed)
+        bridge.document_changed.connect(self.changed)
+        bridge.models_changed.connect(self.changed)
         bridge.server_changed.connect(self._show_loading)
         bridge.thumbnail_ready.connect(self._thumbnail)
-        self.refresh()
+        bridge.plate_changed.connect(self._plate_changed)
 
     def refresh(self) -> None:
         """Show the effects, the chosen one's styles or directions, and what it needs."""
@@ -276,6 +279,12 @@ class ChoosePage(QtWidgets.QWidget):
         picture = self._control.thumbnails.get(name)
         if picture is not None:
             self.grid.show_picture(name, image_of(picture))
+
+    def _plate_changed(self) -> None:
+        pattern = self._control.plate.state.spec.pattern
+        if pattern != self._pattern:
+            self._pattern = pattern
+            self.grid.forget_pictures()
 
     def _pick(self, item: QtWidgets.QListWidgetItem) -> None:
         self._control.values.set(self._control.thumbnails.param, str(item.data(_NAME)))

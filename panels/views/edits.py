@@ -116,7 +116,7 @@ class EditList(QtWidgets.QWidget):
 
     def focused(self) -> ParamRow | None:
         """The row that has the keyboard."""
-        return next((r.row for r in self.rows if r.isAncestorOf(self.focusWidget() or self)), None)
+        return next((r.row for r in self.rows if r.isAncestorOf(self.window().focusWidget() or self)), None)
 
     def resizeEvent(self, event: QtGui.QResizeEvent) -> None:
         super().resizeEvent(event)

@@ -11,7 +11,7 @@ from panels.qt import QtCore, QtGui, QtWidgets, Signal
 from panels.views.fields import Choice
 from panels.views.icons import icon
 from panels.views.overlay import BOX, CHOOSE, NEW, POINTS, SIDES, FaceOverlay
-from panels.views.parts import Flow, label, push, row, set_role, told
+from panels.views.parts import Flow, Page, label, push, row, set_role, told
 from panels.views.rows import ParamRow, align_labels
 
 _TOOLS = (
@@ -23,7 +23,7 @@ _TOOLS = (
 _TRACK = QtCore.Qt.ItemDataRole.UserRole
 
 
-class FacePage(QtWidgets.QWidget):
+class FacePage(Page):
     """`tool_changed`: the picture has to be painted anew."""
 
     tool_changed = Signal()
@@ -49,20 +49,19 @@ class FacePage(QtWidgets.QWidget):
         self._paddings.setSpacing(2)
         column.addLayout(self._paddings)
         column.addWidget(label("Correct", "head"))
-        column.addLayout(self._build_tools())
+        column.addWidget(self._build_tools())
         self.explained = label(_TOOLS[0][2], "dim", wrap=True)
         column.addWidget(self.explained)
-        column.addLayout(self._build_corrections())
+        column.addWidget(self._build_corrections())
         column.addWidget(self.progress)
         column.addStretch(1)
         self.padding: list[ParamRow] = []
-        bridge.faces_changed.connect(self.refresh)
-        bridge.document_changed.connect(self.refresh)
-        bridge.effects_changed.connect(self.refresh)
+        bridge.faces_changed.connect(self.changed)
+        bridge.document_changed.connect(self.changed)
+        bridge.effects_changed.connect(self.changed)
         bridge.jobs_changed.connect(self._show_progress)
-        bridge.plate_changed.connect(self.refresh)
-        bridge.frame_changed.connect(lambda _: self.refresh())
-        self.refresh()
+        bridge.plate_changed.connect(self.changed)
+        bridge.frame_changed.connect(lambda _: self.changed())
 
     def set_tool(self, name: str) -> None:
         """Take up one of the tools `choose`, `box`, `points`, `new`."""
@@ -131,7 +130,7 @@ class FacePage(QtWidgets.QWidget):
             button.setFocusPolicy(QtCore.Qt.FocusPolicy.TabFocus)
             button.clicked.connect(lambda _=False, name=name: self.set_tool(name))
             group.addButton(button)
-            flow.addWidget(button)
+            flow.add(button)
             self.tools[name] = button
         self.tools[CHOOSE].setChecked(True)
         return flow
@@ -148,7 +147,7 @@ class FacePage(QtWidgets.QWidget):
         self.progress = QtWidgets.QProgressBar()
         self.progress.setAccessibleName("Applying corrections")
         for button in (self.unkey, self.split, self.merge, self.discard, self.apply):
-            flow.addWidget(button)
+            flow.add(button)
         return flow
 
     def _say_state(self, state: FacesState) -> None:
@@ -206,6 +205,7 @@ class FacePage(QtWidgets.QWidget):
         if [r.param for r in self.padding] != there:
             for old in self.padding:
                 self._paddings.removeWidget(old)
+                old.hide()
                 old.deleteLater()
             self.padding = [ParamRow(values, p, partial(str, p.name), self._control.plate.set_frame) for p in there]
             for new in self.padding:

@@ -85,14 +85,15 @@ class ParamForm(QtWidgets.QWidget):
         if self._values.params != self._built:
             self._build()
         for row in self.rows.values():
-            row.refresh()
+            if row.param.parent not in self.folds or self.folds[row.param.parent].head.isChecked():
+                row.refresh()
         for name, fold in self.folds.items():
             changed = sum(1 for row in self.rows.values() if row.param.parent == name and self._touched(row))
             fold.note(f"({changed} changed)" if changed else "")
 
     def focused(self) -> ParamRow | None:
         """The row that has the keyboard."""
-        return next((row for row in self.rows.values() if row.isAncestorOf(self.focusWidget() or self)), None)
+        return next((row for row in self.rows.values() if row.isAncestorOf(self.window().focusWidget() or self)), None)
 
     def resizeEvent(self, event: QtGui.QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -124,9 +125,19 @@ class ParamForm(QtWidgets.QWidget):
     def _fold(self, param: Param) -> Fold:
         fold = Fold(param.label, param.hint)
         fold.open(param.name in self._open)
-        fold.toggled.connect(lambda wide, name=param.name: (self._open.add if wide else self._open.discard)(name))
+        fold.toggled.connect(partial(self._folded, param.name))
         self.folds[param.name] = fold
         return fold
+
+    def _folded(self, name: str, wide: bool) -> None:
+        """What is folded is not kept up to date, and is when it unfolds."""
+        if not wide:
+            self._open.discard(name)
+            return
+        self._open.add(name)
+        for row in self.rows.values():
+            if row.param.parent == name:
+                row.refresh()
 
     def _place(self, param: Param) -> None:
         row = ParamRow(self._values, param, partial(str, param.name), self._go_to)

@@ -8,7 +8,7 @@ from functools import partial
 from panels import style
 from panels.qt import QtCore, QtGui
 
-_SIZES = (16, 24, 32, 48, 64)
+_SIZES = (16, 32, 48)
 _Draw = Callable[[QtGui.QPainter], None]
 
 

@@ -8,23 +8,20 @@ from host_bridge.errors import FaceplateError
 from panels import style
 from panels.bridge import Bridge
 from panels.controller import JobRow
-from panels.qt import QtCore, QtGui, QtWidgets
+from panels.qt import ModelIndex, QtCore, QtGui, QtWidgets
 from panels.views.fields import in_words
-from panels.views.parts import Flow, items_of, label, push, set_role, time_in_words, told
+from panels.views.parts import Flow, Page, items_of, label, push, set_role, time_in_words, told
 
 _JOB = QtCore.Qt.ItemDataRole.UserRole
 _SHARE = QtCore.Qt.ItemDataRole(int(QtCore.Qt.ItemDataRole.UserRole) + 1)
 _TINTS = {"finished": style.GOOD, "failed": style.BAD, "refused": style.BAD, "running": style.ACCENT}
 
 
-_Index = QtCore.QModelIndex | QtCore.QPersistentModelIndex
-
-
 class _Bar(QtWidgets.QStyledItemDelegate):
     """Draws a share of 0..1 as a bar behind the cell's text."""
 
-    def paint(self, painter: QtGui.QPainter, option: QtWidgets.QStyleOptionViewItem, index: _Index) -> None:
-        share = index.data(int(_SHARE))
+    def paint(self, painter: QtGui.QPainter, option: QtWidgets.QStyleOptionViewItem, index: ModelIndex) -> None:
+        share = index.data(_SHARE)
         rect: QtCore.QRect = option.rect
         if isinstance(share, float) and share > 0:
             inside = rect.adjusted(1, 2, -1, -2)
@@ -34,7 +31,7 @@ class _Bar(QtWidgets.QStyledItemDelegate):
         super().paint(painter, option, index)
 
 
-class JobsPage(QtWidgets.QWidget):
+class JobsPage(Page):
     """The list, and what is to be known of the job that is selected."""
 
     def __init__(self, bridge: Bridge, parent: QtWidgets.QWidget | None = None) -> None:
@@ -65,10 +62,9 @@ class JobsPage(QtWidgets.QWidget):
             column.addWidget(widget)
         buttons = Flow()
         for button in (self.cancel, self.resume, self.open, self.again):
-            buttons.addWidget(button)
-        column.addLayout(buttons)
-        bridge.jobs_changed.connect(self.refresh)
-        self.refresh()
+            buttons.add(button)
+        column.addWidget(buttons)
+        bridge.jobs_changed.connect(self.changed)
 
     def refresh(self) -> None:
         """Show the newest rows; the selection stays with its job."""
@@ -78,6 +74,8 @@ class JobsPage(QtWidgets.QWidget):
         if list(known) != [row.job_id for row in rows]:
             current = self.list.currentItem()
             selected = str(current.data(0, _JOB)) if current is not None else ""
+            if rows and rows[0].own and rows[0].job_id not in known:
+                selected = rows[0].job_id  # just submitted
             self.list.clear()
             known = {}
             for row in rows:
@@ -161,8 +159,8 @@ class JobsPage(QtWidgets.QWidget):
 
 
 def _fill(item: QtWidgets.QTreeWidgetItem, row: JobRow) -> None:
-    name = " ".join(part for part in (row.effect or row.kind, f"({row.kind})" if row.effect else "") if part)
-    texts = (name if row.kind != "render" else row.effect, _state(row), _progress(row))
+    name = row.effect if row.kind == "render" else f"{in_words(row.kind)} {row.effect}".strip()
+    texts = (in_words(name), _state(row), _progress(row))
     for column, text in enumerate(texts):
         if item.text(column) != text:
             item.setText(column, text)
@@ -186,5 +184,7 @@ def _progress(row: JobRow) -> str:
         return f"{stage}, {time_in_words(left)} left" if left is not None else stage
     if not row.total:
         return ""
+    if row.kind != "render":
+        return f"{row.total} frames" if row.state == "finished" else ""
     failed = f", {row.failed} failed" if row.failed else ""
     return f"{row.done}/{row.total}{failed}"

@@ -54,9 +54,10 @@ class KeyControls(QtWidgets.QWidget):
         self.next = self._button("key-next", "Go to the next keyframe", self._next)
         for button in (self.previous, self.key, self.next):
             row.addWidget(button)
-            keep = button.sizePolicy()
-            keep.setRetainSizeWhenHidden(True)
-            button.setSizePolicy(keep)
+        for kept in (self.previous, self.next, self):
+            policy = kept.sizePolicy()
+            policy.setRetainSizeWhenHidden(True)
+            kept.setSizePolicy(policy)
 
     def refresh(self, label: str) -> None:
         """Show how things stand; `label` names the value for those who do not see the icon."""

@@ -6,14 +6,13 @@ from panels import style
 from panels.bridge import Bridge
 from panels.controller import LicenceQuestion, ModelCard
 from panels.qt import QtCore, QtGui, QtWidgets
-from panels.views.icons import icon
-from panels.views.parts import delete_on_close, items_of, label, push, row, set_role, size_in_words, told
+from panels.views.parts import Page, delete_on_close, items_of, label, push, row, set_role, size_in_words, told
 
 _ID = QtCore.Qt.ItemDataRole.UserRole
 _FILES = "Checkpoints (*.pt *.pth *.npy *.npz *.pkl *.safetensors *.onnx *.dat *.task);;All files (*)"
 
 
-class ModelsPage(QtWidgets.QWidget):
+class ModelsPage(Page):
     """The list, the selected card, and imports under way."""
 
     def __init__(self, bridge: Bridge, parent: QtWidgets.QWidget | None = None) -> None:
@@ -25,7 +24,6 @@ class ModelsPage(QtWidgets.QWidget):
         self.search = QtWidgets.QLineEdit()
         self.search.setPlaceholderText("Search")
         self.search.setAccessibleName("Search models")
-        self.search.addAction(icon("search", style.DIM), QtWidgets.QLineEdit.ActionPosition.LeadingPosition)
         self.search.textChanged.connect(lambda _: self._filter())
         self.present_only = QtWidgets.QCheckBox("Present")
         self.present_only.setToolTip("List only the models that are there")
@@ -65,8 +63,8 @@ class ModelsPage(QtWidgets.QWidget):
         for widget in (self.state, self.title, self.text, self.licences, self.how, self.progress, self.imported):
             column.addWidget(widget)
         column.addLayout(row(self.file, self.page, 1, self.again))
-        bridge.models_changed.connect(self.refresh)
-        self.refresh()
+        bridge.models_changed.connect(self.changed)
+        bridge.models_changed.connect(self._ask)
 
     def refresh(self) -> None:
         """Show the cards, the imports, and the licence that waits for an answer."""
@@ -94,7 +92,6 @@ class ModelsPage(QtWidgets.QWidget):
         set_role(self.state, "bad" if models.error else "dim")
         self._show()
         self._show_imports()
-        self._ask()
 
     def select(self, model: str) -> None:
         """Show a card."""

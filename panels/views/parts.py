@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from host_bridge.errors import FaceplateError
 from panels import style
-from panels.qt import QtCore, QtWidgets
+from panels.qt import QtCore, QtGui, QtWidgets
 from panels.views.icons import icon
 
 
@@ -53,6 +53,8 @@ def tool(
     """A button with an icon. It takes the keyboard by Tab only, so that a click leaves the picture's keys working."""
     button = QtWidgets.QToolButton()
     button.setIcon(icon(name))
+    side = max(16, style.em(button))
+    button.setIconSize(QtCore.QSize(side, side))
     button.setToolTip(tip)
     button.setAccessibleName(text or tip.partition(" (")[0])
     button.setCheckable(checkable)
@@ -87,6 +89,31 @@ def scrolled(inside: QtWidgets.QWidget) -> QtWidgets.QScrollArea:
     return area
 
 
+class Page(QtWidgets.QWidget):
+    """A page that costs nothing while it is not looked at: signals go to `changed`, `refresh` shows the state."""
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._stale = True
+
+    def refresh(self) -> None:
+        """Show how things stand."""
+        raise NotImplementedError
+
+    def changed(self) -> None:
+        """Something is another: show it now, or when the page is shown."""
+        if self.isVisible():
+            self.refresh()
+        else:
+            self._stale = True
+
+    def showEvent(self, event: QtGui.QShowEvent) -> None:
+        super().showEvent(event)
+        if self._stale:
+            self._stale = False
+            self.refresh()
+
+
 class Labelled(QtWidgets.QGridLayout):
     """Fields under each other, each with its name in front."""
 
@@ -115,76 +142,81 @@ class Labelled(QtWidgets.QGridLayout):
         return name
 
 
-class Flow(QtWidgets.QLayout):
-    """Items in a line that goes on below where it does not fit."""
+class Flow(QtWidgets.QWidget):
+    """Widgets in a line that goes on below where it does not fit.
 
-    def __init__(self, spacing: int = style.GAP) -> None:
-        super().__init__()
-        self._items: list[QtWidgets.QLayoutItem] = []
-        self.setSpacing(spacing)
-        self.setContentsMargins(0, 0, 0, 0)
+    A widget that places its children, not a QLayout: a layout written in Python would hold items that Qt deletes.
+    """
 
-    def addItem(self, item: QtWidgets.QLayoutItem) -> None:
-        self._items.append(item)
+    def __init__(self, spacing: int = style.GAP, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._spacing = spacing
+        self._widgets: list[QtWidgets.QWidget] = []
+        policy = QtWidgets.QSizePolicy(QtWidgets.QSizePolicy.Policy.Preferred, QtWidgets.QSizePolicy.Policy.Minimum)
+        policy.setHeightForWidth(True)
+        self.setSizePolicy(policy)
 
-    def count(self) -> int:
-        return len(self._items)
-
-    def itemAt(self, index: int) -> QtWidgets.QLayoutItem | None:
-        return self._items[index] if 0 <= index < len(self._items) else None
-
-    def takeAt(self, index: int) -> QtWidgets.QLayoutItem | None:
-        return self._items.pop(index) if 0 <= index < len(self._items) else None
+    def add(self, *widgets: QtWidgets.QWidget) -> None:
+        """Append widgets."""
+        for widget in widgets:
+            widget.setParent(self)
+            self._widgets.append(widget)
+        self.updateGeometry()
 
     def hasHeightForWidth(self) -> bool:
         return True
 
     def heightForWidth(self, width: int) -> int:
-        margins = self.contentsMargins()
-        around = margins.top() + margins.bottom()
-        return around + self._place(QtCore.QRect(0, 0, width - margins.left() - margins.right(), 0), move=False)
+        return self._place(width, move=False)
 
     def sizeHint(self) -> QtCore.QSize:
-        return self.minimumSize()
+        widest = sum(w.sizeHint().width() + self._spacing for w in self._there())
+        return QtCore.QSize(widest, self._place(widest, move=False))
 
-    def minimumSize(self) -> QtCore.QSize:
-        size = QtCore.QSize(0, 0)
-        for item in self._items:
-            if not item.isEmpty():
-                size = size.expandedTo(item.minimumSize())
-        margins = self.contentsMargins()
-        return size + QtCore.QSize(margins.left() + margins.right(), margins.top() + margins.bottom())
+    def minimumSizeHint(self) -> QtCore.QSize:
+        widest = max((_wanted(w).width() for w in self._there()), default=0)
+        return QtCore.QSize(widest, self._place(max(widest, self.width()), move=False))
 
-    def setGeometry(self, rect: QtCore.QRect) -> None:
-        super().setGeometry(rect)
-        self._place(self.contentsRect(), move=True)
+    def event(self, event: QtCore.QEvent) -> bool:
+        if event.type() == QtCore.QEvent.Type.LayoutRequest:
+            self._place(self.width(), move=True)
+            self.updateGeometry()
+        return super().event(event)
 
-    def _place(self, rect: QtCore.QRect, *, move: bool) -> int:
-        """Lay the items out line by line, centred in their line; the height it takes."""
-        lines: list[list[QtWidgets.QLayoutItem]] = []
-        x = rect.width() + 1
-        for item in self._items:
-            if item.isEmpty():
-                continue
-            wide = item.sizeHint().width()
-            if not lines or x + wide > rect.width():
+    def resizeEvent(self, event: QtGui.QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._place(self.width(), move=True)
+
+    def _there(self) -> list[QtWidgets.QWidget]:
+        return [widget for widget in self._widgets if not widget.isHidden()]
+
+    def _place(self, width: int, *, move: bool) -> int:
+        """Lay the widgets out line by line, centred in their line; the height it takes."""
+        lines: list[list[tuple[QtWidgets.QWidget, QtCore.QSize]]] = []
+        x = width + 1
+        for widget in self._there():
+            size = _wanted(widget)
+            if not lines or x + size.width() > width:
                 lines.append([])
                 x = 0
-            lines[-1].append(item)
-            x += wide + self.spacing()
-        y = rect.top()
+            lines[-1].append((widget, size))
+            x += size.width() + self._spacing
+        y = 0
         for line in lines:
-            tall = max(item.sizeHint().height() for item in line)
-            x = rect.left()
-            for item in line:
-                hint = item.sizeHint()
+            tall = max(size.height() for _, size in line)
+            x = 0
+            for widget, size in line:
                 if move:
-                    wide = min(hint.width(), rect.width())
-                    above = (tall - hint.height()) // 2
-                    item.setGeometry(QtCore.QRect(x, y + above, wide, hint.height()))
-                x += hint.width() + self.spacing()
-            y += tall + self.spacing()
-        return max(0, y - self.spacing() - rect.top())
+                    top = y + (tall - size.height()) // 2
+                    widget.setGeometry(x, top, min(size.width(), max(1, width)), size.height())
+                x += size.width() + self._spacing
+            y += tall + self._spacing
+        return max(0, y - self._spacing)
+
+
+def _wanted(widget: QtWidgets.QWidget) -> QtCore.QSize:
+    """How large a widget is to be, within its own bounds."""
+    return widget.sizeHint().expandedTo(widget.minimumSize()).boundedTo(widget.maximumSize())
 
 
 def items_of(tree: QtWidgets.QTreeWidget) -> list[QtWidgets.QTreeWidgetItem]:

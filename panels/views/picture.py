@@ -187,7 +187,7 @@ class PictureView(QtWidgets.QWidget):
             x = self.wipe * self.width()
             painter.save()
             painter.setClipRect(QtCore.QRectF(0, 0, x, self.height()))
-            self._draw(painter, self.under)
+            self._draw(painter, self.under or self.over)
             painter.setClipRect(QtCore.QRectF(x, 0, self.width() - x, self.height()))
             self._draw(painter, self.over)
             painter.restore()

@@ -8,13 +8,25 @@ from panels.bridge import Bridge
 from panels.qt import QtWidgets, Signal
 from panels.views.fields import Choice, TextField, in_words
 from panels.views.numbers import NumberField
-from panels.views.parts import Flow, Labelled, delete_on_close, label, push, row, scrolled, time_in_words, told, tool
+from panels.views.parts import (
+    Flow,
+    Labelled,
+    Page,
+    delete_on_close,
+    label,
+    push,
+    row,
+    scrolled,
+    time_in_words,
+    told,
+    tool,
+)
 
 _COMPRESSIONS = ("", "none", "rle", "zips", "zip", "piz", "pxr24", "b44", "b44a", "dwaa", "dwab")
 _FILES = "EXR (*.exr);;DPX, TIFF, PNG (*.dpx *.tif *.tiff *.png);;All files (*)"
 
 
-class RenderPage(QtWidgets.QWidget):
+class RenderPage(Page):
     """`jobs_wanted`: the artist asks for the list of jobs."""
 
     jobs_wanted = Signal()
@@ -29,7 +41,7 @@ class RenderPage(QtWidgets.QWidget):
         column.setSpacing(2 * style.GAP)
         column.addLayout(self._build_fields())
         column.addWidget(label("Mattes in the file", "head"))
-        column.addLayout(self._build_mattes())
+        column.addWidget(self._build_mattes())
         column.addLayout(self._build_switches())
         self.problems = label(role="bad", wrap=True)
         column.addWidget(self.problems)
@@ -56,13 +68,12 @@ class RenderPage(QtWidgets.QWidget):
         buttons.setStretch(1, 1)
         foot.addLayout(buttons)
         outer.addLayout(foot)
-        bridge.render_changed.connect(self.refresh)
-        bridge.plate_changed.connect(self.refresh)
-        bridge.document_changed.connect(self.refresh)
-        bridge.effects_changed.connect(self.refresh)
-        bridge.connection_changed.connect(self.refresh)
+        bridge.render_changed.connect(self.changed)
+        bridge.plate_changed.connect(self.changed)
+        bridge.document_changed.connect(self.changed)
+        bridge.effects_changed.connect(self.changed)
+        bridge.connection_changed.connect(self.changed)
         bridge.jobs_changed.connect(self._show_job)
-        self.refresh()
 
     def refresh(self) -> None:
         """Show the settings and what is in the way."""
@@ -126,7 +137,7 @@ class RenderPage(QtWidgets.QWidget):
             box = QtWidgets.QCheckBox(in_words(name))
             box.setToolTip(f"Write the matte as the channel faceplate.{name}")
             box.toggled.connect(lambda _: self._set_channels())
-            flow.addWidget(box)
+            flow.add(box)
             self.channels[name] = box
         return flow
 

@@ -8,7 +8,7 @@ from panels import style
 from panels.bridge import Bridge
 from panels.qt import QtCore, QtGui, QtWidgets
 from panels.views.fields import in_words
-from panels.views.parts import Flow, Labelled, label, push, row, set_role, size_in_words, told
+from panels.views.parts import Flow, Labelled, Page, label, push, row, set_role, size_in_words, told
 
 LINKS = {
     "offline": ("Not connected", "dim"),
@@ -59,7 +59,7 @@ class DeviceBox(QtWidgets.QWidget):
         self.activity.setFormat(f"{in_words(status.activity)}  %p %")
 
 
-class ServerPage(QtWidgets.QWidget):
+class ServerPage(Page):
     """Asks for the status only while it is looked at."""
 
     def __init__(self, bridge: Bridge, parent: QtWidgets.QWidget | None = None) -> None:
@@ -90,17 +90,16 @@ class ServerPage(QtWidgets.QWidget):
             column.addWidget(widget)
         buttons = Flow()
         for button in (self.start, self.stop, self.leave, self.log):
-            buttons.addWidget(button)
-        column.addLayout(buttons)
+            buttons.add(button)
+        column.addWidget(buttons)
         other = Labelled()
         other.add("Another machine", self.address, self.connect_to)
         column.addLayout(other)
         column.addWidget(self.queue)
         column.addLayout(self._boxes)
         column.addStretch(1)
-        bridge.connection_changed.connect(self.refresh)
-        bridge.server_changed.connect(self.refresh)
-        self.refresh()
+        bridge.connection_changed.connect(self.changed)
+        bridge.server_changed.connect(self.changed)
 
     def refresh(self) -> None:
         """Show how things stand."""
@@ -137,6 +136,7 @@ class ServerPage(QtWidgets.QWidget):
         while len(self.devices) > len(devices):
             old = self.devices.pop()
             self._boxes.removeWidget(old)
+            old.hide()
             old.deleteLater()
         while len(self.devices) < len(devices):
             self.devices.append(DeviceBox())

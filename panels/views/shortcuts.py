@@ -55,7 +55,7 @@ class KeySheet(QtWidgets.QDialog):
                 group = key.group
                 grid.addWidget(label(group, "head"), grid.rowCount(), 0, 1, 2)
             at = grid.rowCount()
-            grid.addWidget(label(", ".join(_spoken(k) for k in key.keys), "warn"), at, 0)
+            grid.addWidget(label(", ".join(dict.fromkeys(_spoken(k) for k in key.keys)), "warn"), at, 0)
             grid.addWidget(label(key.text), at, 1)
         for keys, text in _MOUSE:
             at = grid.rowCount()

@@ -86,6 +86,8 @@ class Ruler(QtWidgets.QWidget):
         self._cursor(painter, base)
 
     def _cursor(self, painter: QtGui.QPainter, base: float) -> None:
+        if not self.first <= self.frame <= self.last:
+            return
         x, text, head = self.x_of(self.frame), str(self.frame), self._head()
         painter.fillRect(QtCore.QRectF(x - 0.75, 0, 1.5, self.height()), style.color(style.TEXT))
         painter.setPen(QtCore.Qt.PenStyle.NoPen)
@@ -96,6 +98,8 @@ class Ruler(QtWidgets.QWidget):
 
     def _head(self) -> QtCore.QRectF:
         """Where the current frame's number stands."""
+        if not self.first <= self.frame <= self.last:
+            return QtCore.QRectF()
         wide = self.fontMetrics().horizontalAdvance(str(self.frame)) + 8
         left = min(max(0.0, self.x_of(self.frame) - wide / 2), max(0.0, self.width() - wide))
         return QtCore.QRectF(left, 0, wide, self.fontMetrics().height() + 1)

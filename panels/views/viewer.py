@@ -45,13 +45,15 @@ class ViewerPanel(QtWidgets.QWidget):
         column = QtWidgets.QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
-        bar = self._build_bar()
-        bar.setContentsMargins(style.MARGIN, 0, style.MARGIN, 2)
-        column.addLayout(bar)
+        top = QtWidgets.QHBoxLayout()
+        top.setContentsMargins(style.MARGIN, 0, style.MARGIN, 2)
+        top.addWidget(self._build_bar())
+        column.addLayout(top)
         column.addWidget(self.picture, 1)
         column.addWidget(self.timeline)
         self.timeline.frame_wanted.connect(self._control.plate.set_frame)
         self.timeline.key_wanted.connect(self.go_to_key)
+        self.picture.zoomed.connect(lambda _: self._resized.start())
         bridge.preview_changed.connect(self.refresh)
         bridge.plate_changed.connect(self._plate_changed)
         bridge.frame_changed.connect(self._frame_changed)
@@ -109,10 +111,12 @@ class ViewerPanel(QtWidgets.QWidget):
         """Show the newest pictures and what is to be said about them."""
         preview = self._control.preview
         state, viewer = preview.state, preview.viewer
-        result, plate, matte = (self._shown(p) for p in (state.result, state.plate, state.matte))
-        over = {RESULT: result, PLATE: plate, MATTE: matte}[self.what]
-        self.picture.show_pictures(plate, over)
-        looked_at = {RESULT: state.result, PLATE: state.plate, MATTE: state.matte}[self.what]
+        there = self._control.plate.state.found is not None  # else the pictures are of another plate
+        looked_at = {RESULT: state.result, PLATE: state.plate, MATTE: state.matte}[self.what] if there else None
+        over, under = self._shown(looked_at), self._shown(state.plate if there else None)
+        if under is not None and over is not None and under.region != over.region:
+            under = None  # the two cannot be compared
+        self.picture.show_pictures(under, over)
         self.picture.say(
             badge=self._badge(looked_at if self.what != PLATE else None, state.behind),
             hint=state.blocked,
@@ -213,8 +217,13 @@ class ViewerPanel(QtWidgets.QWidget):
         self._resized.start()
 
     def _ask_size(self) -> None:
-        """Ask for pictures about as large as they are shown."""
-        wanted = max(self.picture.width(), self.picture.height()) * self.devicePixelRatioF()
+        """Ask for pictures about as large as they are shown: zoomed in, up to the plate's own pixels."""
+        view = self.picture
+        wanted = max(view.width(), view.height()) * self.devicePixelRatioF()
+        shown = view.over or view.under
+        if shown is not None:
+            side = max(shown.region.width() * view.pixel_aspect, shown.region.height())
+            wanted = max(wanted, side * min(1.0, view.scale * self.devicePixelRatioF()))
         steps = max(3, -(-int(wanted) // _SIZE_STEP))
         size = min(steps * _SIZE_STEP, self._control.connection.state.max_preview)
         if size != self._control.preview.viewer.size:
@@ -244,7 +253,7 @@ class ViewerPanel(QtWidgets.QWidget):
             button.setFocusPolicy(QtCore.Qt.FocusPolicy.TabFocus)
             button.clicked.connect(partial(self._press, what))
             group.addButton(button)
-            bar.addWidget(button)
+            bar.add(button)
             self.modes[what] = button
         self.modes[RESULT].setChecked(True)
         self.wipe = tool("wipe", "Wipe: drag the line in the picture to compare with the plate (W)", checkable=True)
@@ -262,14 +271,15 @@ class ViewerPanel(QtWidgets.QWidget):
         for field, name in ((self.display, "Display"), (self.view, "View")):
             field.setToolTip(f"{name} of the OCIO config, for looking only")
             field.setAccessibleName(name)
+            field.setMaximumWidth(6 * style.em(self) + 26)
         self.display.chosen.connect(lambda name: self._control.preview.set_viewer(display=name, view=""))
         self.view.chosen.connect(lambda name: self._control.preview.set_viewer(view=name))
         for widget in (self.wipe, self.crop, fit, again, self.display, self.view):
-            bar.addWidget(widget)
+            bar.add(widget)
         self.exposure, self.exposure_number = self._look("exposure", -6.0, 6.0, 0.0, "Exposure in stops, looking only")
         self.gamma, self.gamma_number = self._look("gamma", 0.2, 4.0, 1.0, "Gamma, for looking only")
-        bar.addWidget(_beside("Exp", self.exposure, self.exposure_number))
-        bar.addWidget(_beside("Gamma", self.gamma, self.gamma_number))
+        bar.add(_beside("Exp", self.exposure, self.exposure_number))
+        bar.add(_beside("Gamma", self.gamma, self.gamma_number))
         return bar
 
     def _look(self, name: str, low: float, high: float, default: float, tip: str) -> tuple[Slider, NumberField]:
@@ -290,7 +300,7 @@ def _beside(text: str, slider: Slider, number: NumberField) -> QtWidgets.QWidget
     line = QtWidgets.QHBoxLayout(box)
     line.setContentsMargins(0, 0, 0, 0)
     line.setSpacing(3)
-    slider.setFixedWidth(5 * style.em(box))
+    slider.setFixedWidth(round(3.5 * style.em(box)))
     number.setFixedWidth(box.fontMetrics().horizontalAdvance("-00.00") + 14)
     for widget in (label(text, "dim"), slider, number):
         line.addWidget(widget)

@@ -1,0 +1,164 @@
+"""Render, jobs, models and server: what they show, and what their buttons ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from PySide6.QtTest import QTest
+
+from host_bridge import messages as m
+from host_bridge.errors import EffectError, ModelError
+from panels.controller import JobRow, LicenceQuestion, ModelImport
+from panels.qt import Qt, QtWidgets
+from tests.panels.views.conftest import Table
+from tests.panels.views.test_choose import card
+
+
+def press(button: QtWidgets.QAbstractButton) -> None:
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def test_render_settings_are_written_and_what_is_in_the_way_is_told(table: Table) -> None:
+    table.effects("look")
+    table.plate()
+    table.show().show_page(3)
+    page = table.window.render_page
+    assert not page.submit.isEnabled()
+    assert "Say where the frames go" in page.problems.text()
+    page.output.setFocus()
+    QTest.keyClicks(page.output, "/tmp/out/x.%04d.exr")
+    QTest.keyClick(page.output, Qt.Key.Key_Return)
+    QTest.keyClicks(page.frames, "1001-1004")
+    QTest.keyClick(page.frames, Qt.Key.Key_Return)
+    page.channels["lips"].setChecked(True)
+    page.switches["skip_existing"].setChecked(True)
+    settings = table.control.render.settings
+    assert (settings.output, settings.frames) == ("/tmp/out/x.%04d.exr", "1001-1004")
+    assert settings.matte_channels == ("lips",)
+    assert settings.skip_existing
+    assert "Say where the frames go" not in page.problems.text()
+    table.control.render.set(frames="1001-")
+    assert "1001-1100" in page.problems.text()
+
+
+@pytest.fixture
+def jobs(table: Table) -> Table:
+    error = EffectError("effect.failed", "the crop is empty", remedy="Widen the padding.", frame=1003)
+    table.control.jobs.rows = (
+        JobRow("a" * 32, "render", "look", "running", stage="render", stage_done=5, stage_total=10, total=10, own=True),
+        JobRow("b" * 32, "render", "look", "failed", done=2, failed=1, total=10, error=error, started=1.0, ended=9.0),
+        JobRow("c" * 32, "analyse", "", "queued", ahead=2),
+    )
+    table.show().show_page(4)
+    return table
+
+
+def test_a_failed_job_says_what_to_do_and_can_be_resumed(jobs: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = jobs.window.jobs
+    asked: list[str] = []
+    monkeypatch.setattr(jobs.control.jobs, "resume", asked.append)
+    monkeypatch.setattr(jobs.control.jobs, "cancel", asked.append)
+    texts = [[item.text(c) for c in range(3)] for item in (page.list.topLevelItem(i) for i in range(3)) if item]
+    assert texts[0] == ["Look", "Running", "Render 5/10"]
+    assert texts[1] == ["Look", "Failed", "2/10, 1 failed"]
+    assert texts[2] == ["Analyse", "Queued, 2 before it", ""]
+    assert page.cancel.isEnabled()
+    assert not page.resume.isEnabled()
+    press(page.cancel)
+    page.list.setCurrentItem(page.list.topLevelItem(1))  # type: ignore[arg-type]
+    assert page.remedy.text() == "Widen the padding."
+    assert not page.cancel.isEnabled()
+    press(page.resume)
+    assert asked == ["a" * 32, "b" * 32]
+
+
+def test_the_selection_stays_with_its_job_and_a_new_own_job_takes_it(jobs: Table) -> None:
+    page, control = jobs.window.jobs, jobs.control.jobs
+    page.list.setCurrentItem(page.list.topLevelItem(1))  # type: ignore[arg-type]
+    control.rows = (JobRow("d" * 32, "render", "retouch", "queued"), *control.rows)
+    control.changed.emit()
+    current = page.current()
+    assert current is not None
+    assert current.job_id == "b" * 32
+    control.rows = (JobRow("e" * 32, "render", "retouch", "sending", own=True), *control.rows)
+    control.changed.emit()
+    current = page.current()
+    assert current is not None
+    assert current.job_id == "e" * 32
+
+
+def test_models_are_searched_and_imports_are_followed(table: Table) -> None:
+    table.control.models.cards = (card("net-a", present=True), card("other", present=False))
+    table.control.models.imports = (ModelImport("/x/net.pt", "net-a", "running", 0.4, "reading", None),)
+    table.show().show_page(5)
+    page = table.window.models
+
+    def left() -> list[str]:
+        items = [page.list.topLevelItem(i) for i in range(2)]
+        return [item.text(0) for item in items if item is not None and not item.isHidden()]
+
+    QTest.keyClicks(page.search, "other")
+    assert left() == ["Model other"]
+    page.search.clear()
+    press(page.present_only)
+    assert left() == ["Model net-a"]
+    assert page.progress.value() == 40
+    failed = ModelError("model.damaged", "the file ends early", remedy="Download it again.")
+    table.control.models.imports = (ModelImport("/x/net.pt", "net-a", "failed", 0.4, "", failed),)
+    table.control.models.changed.emit()
+    assert "Download it again." in page.imported.text()
+    assert not page.progress.isVisible()
+
+
+@pytest.mark.parametrize(("words", "answer"), [("Accept and import", "accept"), ("Do not import", "decline")])
+def test_a_licence_is_put_before_the_artist(
+    table: Table, monkeypatch: pytest.MonkeyPatch, words: str, answer: str
+) -> None:
+    models = table.control.models
+    said: list[str] = []
+    for name in ("accept", "decline"):
+        monkeypatch.setattr(models, name, lambda name=name: said.append(name))
+    models.cards = (card("net-b", present=False, commercial=False),)
+    table.show()
+    error = ModelError("model.licence", "S-Lab forbids commercial use", remedy="Accept it.")
+    models.question = LicenceQuestion("/x/net.pt", "net-b", error)
+    models.changed.emit()
+    models.changed.emit()
+    boxes = table.window.findChildren(QtWidgets.QMessageBox)
+    assert len(boxes) == 1
+    assert "forbids commercial use" in boxes[0].text()
+    assert "research only" in boxes[0].informativeText()
+    default = boxes[0].defaultButton()
+    assert default is not None
+    assert default.text() == "Do not import"
+    press(next(b for b in boxes[0].buttons() if b.text() == words))
+    assert said == [answer]
+    models.question = None
+    models.changed.emit()
+    table.desk.spin()
+
+
+def test_devices_with_memory_and_what_they_load(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, server = table.control.connection, table.control.server
+    connection.state = replace(connection.state, link="ready", server="faceplate 1", endpoint="tcp://x:1")
+    busy = m.DeviceStatus("cuda:0", "busy", name="NVIDIA X", memory_used=4_000_000_000, memory_total=8_000_000_000)
+    loading = replace(busy, activity="loading vtoonify-d", activity_done=0.5)
+    server.status = m.Pong(queued=3, running=1, devices=[loading, m.DeviceStatus("cpu", "idle")])
+    table.plate()
+    table.show().show_page(6)
+    page = table.window.server
+    assert page.queue.text() == "1 job running, 3 waiting"
+    assert [box.name.text() for box in page.devices] == ["NVIDIA X", "cpu"]
+    assert page.devices[0].memory.text() == "4.0 GB of 8.0 GB"
+    assert page.devices[0].memory.value() == 500
+    assert page.devices[0].activity.text() == "Loading vtoonify-d  50 %"
+    assert not page.devices[1].memory.isVisible()
+    server.status = m.Pong(devices=[busy])
+    server.changed.emit()
+    assert len(page.devices) == 1
+    asked: list[str] = []
+    monkeypatch.setattr(connection, "connect_to", asked.append)
+    QTest.keyClicks(page.address, "tcp://render1:5555")
+    press(page.connect_to)
+    assert asked == ["tcp://render1:5555"]
