@@ -15,9 +15,12 @@ PANEL_ID = "org.faceplate.panel"
 
 
 def register() -> None:
-    """Let Nuke offer the panel in its pane menus and restore it with a workspace. Nothing is made yet."""
+    """Let Nuke offer the panel in its pane menus and restore it with a workspace. Nothing is made yet.
+
+    A restored panel appears while Nuke starts, so this one connects when the artist says so.
+    """
     scripts: Any = importlib.import_module("nukescripts")
-    scripts.panels.registerWidgetAsPanel(_expression(""), "Faceplate", PANEL_ID)
+    scripts.panels.registerWidgetAsPanel(_expression("", "none"), "Faceplate", PANEL_ID)
 
 
 def show(node: str = "") -> None:
@@ -27,16 +30,20 @@ def show(node: str = "") -> None:
         nuke.message(words)
         return
     scripts: Any = importlib.import_module("nukescripts")
-    made = scripts.panels.registerWidgetAsPanel(_expression(node), "Faceplate", PANEL_ID, True)
+    made = scripts.panels.registerWidgetAsPanel(_expression(node, "start"), "Faceplate", PANEL_ID, True)
     made.addToPane(nuke.getPaneFor("Properties.1"))
 
 
-def factory(node: str = "") -> Callable[[], Any]:
-    """What Nuke calls for a widget: the panel, bound to a node or ("") following the selection."""
+def factory(node: str = "", connect: str = "start") -> Callable[[], Any]:
+    """What Nuke calls for a widget: the panel, bound to a node or ("") following the selection.
+
+    `connect` as in panels.controller.PanelOptions.
+    """
 
     def make() -> Any:
         panels: Any = importlib.import_module("panels")
-        return panels.create_panel(importlib.import_module("host_bridge.hosts.nuke").NukeHost(node))
+        options = importlib.import_module("panels.controller").PanelOptions(connect=connect)
+        return panels.create_panel(importlib.import_module("host_bridge.hosts.nuke").NukeHost(node), options)
 
     return make
 
@@ -60,6 +67,6 @@ def missing() -> str:
     return ""
 
 
-def _expression(node: str) -> str:
+def _expression(node: str, connect: str) -> str:
     """Nuke evaluates this text where it needs the widget."""
-    return f"__import__('nuke_scripts.panel', fromlist=['panel']).factory({node!r})"
+    return f"__import__('nuke_scripts.panel', fromlist=['panel']).factory({node!r}, {connect!r})"
