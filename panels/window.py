@@ -44,7 +44,7 @@ class PanelWindow(QtWidgets.QWidget):
         super().__init__(parent)
         self.bridge = bridge
         self._control = bridge.controller
-        self._opened = False
+        self._opened = self._split = False
         self._before = (RESULT, "face", False)  # how the picture was looked at before the page Face
         self.setWindowTitle("Faceplate")
         self.setObjectName("faceplate")
@@ -208,8 +208,10 @@ class PanelWindow(QtWidgets.QWidget):
         super().resizeEvent(event)
         wide = self.width() >= _SIDE_BY_SIDE * style.em(self)
         wanted = QtCore.Qt.Orientation.Horizontal if wide else QtCore.Qt.Orientation.Vertical
-        if self.splitter.orientation() != wanted:
+        if self.splitter.orientation() != wanted or not self._split:
+            self._split = True
             self.splitter.setOrientation(wanted)
+            self.splitter.setSizes([self.width() * 5 // 8, self.width() * 3 // 8] if wide else [1000, 1000])
 
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:
         self.bridge.close()

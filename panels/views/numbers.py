@@ -177,6 +177,7 @@ class Slider(QtWidgets.QSlider):
 
     def mouseReleaseEvent(self, event: QtGui.QMouseEvent) -> None:
         if self._dragging:
+            self._follow(event)
             self._let_go()
             self.committed.emit(self.number())
 

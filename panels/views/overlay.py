@@ -128,7 +128,7 @@ class FaceOverlay:
     def paint(self, painter: QtGui.QPainter, view: PictureView) -> None:
         chosen = self.face()
         for face in self._control.faces.views:
-            self._paint_box(painter, view, face, face is chosen)
+            self._paint_box(painter, view, face, chosen is not None and face.track == chosen.track)
         crop = self.crop(view)
         if crop is not None and self.tool == CHOOSE:
             rect = view.rect_to_view(_rect(crop[1]))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from PySide6.QtTest import QTest
 
+from panels import style
 from panels.controller import FaceView
-from panels.qt import Qt, QtCore
+from panels.qt import Qt, QtCore, QtGui
 from panels.views.overlay import BOX, POINTS, crop_anchor
 from panels.views.picture import PictureView
 from tests.panels.views.conftest import BOX as FACE
@@ -94,6 +95,22 @@ def test_a_box_is_dragged_and_keyed_at_the_frame(table: Table) -> None:
     assert table.window.face.apply.isEnabled()
     QTest.mouseClick(table.window.face.unkey, Qt.MouseButton.LeftButton)
     assert not table.control.faces.dirty
+
+
+def test_the_selected_box_shows_its_handles(table: Table) -> None:
+    view = opened(table)
+    corner = at(view, FACE[2], FACE[1])
+
+    def colour() -> str:
+        image = view.grab().toImage()
+        ratio = image.devicePixelRatio()
+        inside = (corner + QtCore.QPointF(2, -2)) * ratio
+        return QtGui.QColor(image.pixel(inside.toPoint())).name()
+
+    before = colour()
+    table.window.face.set_tool(BOX)
+    assert before != style.ACCENT
+    assert colour() == style.ACCENT
 
 
 def test_a_point_is_dragged(table: Table) -> None:
