@@ -148,7 +148,7 @@ def _track_above(timeline: Timeline, source: TimelineItem, first: int, last: int
     timeline.AddTrack("video", options)
     if timeline.GetTrackCount("video") != count + 1:
         raise _failed("Resolve did not add a video track", "")
-    if source.GetTrackTypeAndIndex()[1] + 1 != track or timeline.GetItemListInTrack("video", track):
+    if timeline.GetItemListInTrack("video", track) or timeline.GetIsTrackLocked("video", track):
         track = count + 1  # it was appended at the top instead
 
     def remove() -> bool:

@@ -189,6 +189,7 @@ def _temporary_timeline(
         items: list[TimelineItem] = temporary.GetItemListInTrack("video", 1) or []
         if len(items) == 1 and _same(items[0], clip):
             break
+        project.SetCurrentTimeline(before)  # the one that is open is not deleted
         pool.DeleteTimelines([temporary])
         temporary = None
     if temporary is None:

@@ -16,6 +16,8 @@ from typing import IO, Any
 
 FORGED = ("PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # Resolve's own, wrong for another Python
 
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))  # what holds host_bridge
+
 
 def run(resolve: "Any", python: str, words: "list[str]") -> int:
     """Run `faceplate WORDS` beside Resolve until it ends; its exit status. Prints what went wrong."""
@@ -31,7 +33,7 @@ def run(resolve: "Any", python: str, words: "list[str]") -> int:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
-            cwd=os.path.dirname(python) or None,
+            cwd=ROOT,
             universal_newlines=True,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
