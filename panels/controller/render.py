@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from host_bridge.errors import FaceplateError, JobError, PanelError, RequestError
+from host_bridge.farm import FARMS, FarmOptions, Submission, submit
 from host_bridge.framerange import format_frames
 from host_bridge.hosts.base import Host
 from host_bridge.jobspec import JobSpec
@@ -104,6 +105,30 @@ class Render:
         """Submit the render. What is in the way is noticed instead."""
         if not self._notice(self.problems()):
             self._send(self.job())
+
+    def submit(self, farm: str, options: FarmOptions) -> None:
+        """Hand the render to a farm (host_bridge.farm.FARMS); what is in the way, or the farm says, is noticed."""
+        if self._notice(self.problems()):
+            return
+        spec = self.job()
+        if not spec.frames:
+            spec = replace(spec, frames=format_frames(self._work.plate.state.numbers))
+        host = self._host
+        self.preparing = f"{FARMS[farm].title} is asked"
+        self.changed.emit()
+
+        def hand_over() -> Submission:
+            return submit(spec if host is None else host.prepare(spec), farm, options)
+
+        def handed_over(outcome: Submission | FaceplateError) -> None:
+            self.preparing = ""
+            self.changed.emit()
+            if isinstance(outcome, FaceplateError):
+                self._notices.error(outcome)
+            else:
+                self._notices.info(f"{outcome.said or 'Written, not submitted'}: {outcome.folder}")
+
+        self._errands.run(hand_over, handed_over)
 
     # inside
 

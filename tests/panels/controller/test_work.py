@@ -10,6 +10,9 @@ import pytest
 
 from host_bridge import launcher
 from host_bridge.errors import HostError
+from host_bridge.farm import FarmOptions
+from host_bridge.farm.jobfile import read_job
+from host_bridge.framerange import format_frames
 from host_bridge.hosts.base import HostShot
 from host_bridge.jobspec import JobSpec, PlateSpec
 from panels.bridge import Bridge
@@ -162,6 +165,26 @@ def test_what_is_in_the_way_is_said_before_it_is_sent(
     control.render.render()
     assert not any(row.own for row in control.jobs.rows)
     assert control.notices.kept[0].error is problem or control.notices.kept[0].error.code == code  # type: ignore[union-attr]
+
+
+def test_a_render_is_handed_to_a_farm(
+    desk: Desk, open_panel: Callable[..., Bridge], plate: str, tmp_path: Path
+) -> None:
+    control = open_panel(plate=plate).controller
+    control.render.submit("openjd", FarmOptions(write_only=True))  # nothing is chosen yet
+    assert control.notices.kept[0].error is not None
+    desk.wait(lambda: control.plate.state.found and not control.render.settings.output)
+    control.render.set(output=str(tmp_path / "o.%04d.exr"))
+    desk.wait(lambda: control.effects.current)
+    before = len(control.notices.kept)
+    control.render.submit("openjd", FarmOptions(chunk=4, write_only=True))
+    assert control.render.preparing
+    desk.wait(lambda: not control.render.preparing)
+    assert len(control.notices.kept) > before
+    (folder,) = (tmp_path / ".faceplate").iterdir()
+    job = read_job(folder / "job.json").job
+    assert (job.kind, job.frames) == ("render", format_frames(control.plate.state.numbers))
+    assert (folder / "template.json").is_file()
 
 
 def test_an_output_is_suggested_beside_the_plate(desk: Desk, open_panel: Callable[..., Bridge], plate: str) -> None:
