@@ -83,7 +83,7 @@ def test_the_track_above_is_used_where_it_is_free_and_else_a_new_one_made_under_
     assert suite.timeline._locked == {3}
     suite.timeline._tracks[1], suite.timeline._locked = [], {2}
     suite.timeline._adds_tracks_at_the_top = True
-    assert place(suite).track == 4
+    assert place(suite).track == 5
 
 
 def test_another_timeline_may_be_open_meanwhile(suite: Suite) -> None:
