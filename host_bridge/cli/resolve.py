@@ -108,7 +108,9 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _panel(args: argparse.Namespace) -> int:
-    return open_panel(args, ResolveHost(_connect(args), marked=not args.whole_clip))
+    host = ResolveHost(_connect(args), marked=not args.whole_clip)
+    print(f"Faceplate's panel for {host.name}", file=sys.stderr)  # a Resolve that does not answer is said here
+    return open_panel(args, host)
 
 
 def _render(args: argparse.Namespace) -> int:

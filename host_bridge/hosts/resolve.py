@@ -54,14 +54,18 @@ class ResolveHost:
         self._connect = connect
         self._marked = marked
         self._lock = threading.RLock()
+        self._name = ""
         self._sources: list[Source] = []  # the newest first
         self._encoded: dict[str, LinearOutput] = {}  # of rendered plates
 
     @property
     def name(self) -> str:
-        with self._lock:
-            resolve = self._connect()
-            return f"{resolve.GetProductName()} {resolve.GetVersionString()}"
+        """Asked of Resolve once: the panel's own thread reads it while a clip may be rendering."""
+        if not self._name:
+            with self._lock:
+                resolve = self._connect()
+                self._name = f"{resolve.GetProductName()} {resolve.GetVersionString()}"
+        return self._name
 
     def source(self) -> Source:
         """The clip under the playhead, or the marked part of it. Raises HostError as `read_clip` does."""
@@ -98,7 +102,7 @@ class ResolveHost:
             shot_range=text,
             output=result_pattern(found),
         )
-        at = min(max(clip.playhead - clip.record, 0), clip.count - 1)
+        at = min(max((clip.playhead or clip.record) - clip.record, 0), clip.count - 1)
         return HostShot(clip.name, job, found.first + at, clip.record - found.first, found.note)
 
     def go_to(self, frame: int) -> None:

@@ -40,7 +40,7 @@ class ClipFacts:
     item: str
     timeline_name: str
     track: int
-    playhead: int
+    playhead: int | None
     record: int
     count: int
     offset: int
@@ -212,9 +212,12 @@ def frame_of(timecode: str, fps: float) -> int:
     return number
 
 
-def playhead(timeline: Timeline) -> int:
-    """The record frame that is shown."""
-    return frame_of(timeline.GetCurrentTimecode(), frame_rate(timeline)[0])
+def playhead(timeline: Timeline) -> int | None:
+    """The record frame that is shown; None on pages that do not say it."""
+    timecode: str | None = timeline.GetCurrentTimecode()
+    if not timecode or not re.fullmatch(r"\d+:\d+:\d+[:;.]\d+", timecode):
+        return None
+    return frame_of(timecode, frame_rate(timeline)[0])
 
 
 def check_online(name: str, path: str, pattern: str, files: tuple[int, int], status: str) -> None:
@@ -243,29 +246,39 @@ def check_online(name: str, path: str, pattern: str, files: tuple[int, int], sta
 
 
 def _current_item(timeline: Timeline, marks: tuple[int, int] | None) -> TimelineItem:
-    """The item under the playhead; with marks, the topmost enabled one that they touch if that is not it."""
+    """The item under the playhead; with marks, the topmost enabled one that they touch if that is not it.
+
+    Not every page says what is under the playhead: then it is looked for at the playhead's frame.
+    """
     current: TimelineItem | None = timeline.GetCurrentVideoItem()
+    if current is not None and (marks is None or _touches(current, marks)):
+        return current
+    at = playhead(timeline)
+    within = marks or (None if at is None else (at, at))
+    found = _topmost(timeline, within) if within else None
+    if found is not None:
+        return found
     if marks is None:
-        if current is None:
-            raise HostError(
-                "host.no_source",
-                f"there is no video clip under the playhead of {timeline.GetName()}",
-                remedy="On the Edit page, move the playhead onto the clip, or mark its range with I and O.",
-            )
-        return current
-    if current is not None and _touches(current, marks):
-        return current
-    for track in range(timeline.GetTrackCount("video"), 0, -1):
-        if timeline.GetIsTrackEnabled("video", track):
-            for item in timeline.GetItemListInTrack("video", track) or []:
-                if _touches(item, marks) and item.GetClipEnabled():
-                    return item
+        raise HostError(
+            "host.no_source",
+            f"there is no video clip under the playhead of {timeline.GetName()}",
+            remedy="On the Edit page, move the playhead onto the clip, or mark its range with I and O.",
+        )
     raise HostError(
         "host.no_source",
         "there is no video clip between the in and out points",
         value=list(marks),
         remedy="Mark a range that holds the clip, or clear the marks (Alt+X) and put the playhead onto it.",
     )
+
+
+def _topmost(timeline: Timeline, within: tuple[int, int]) -> TimelineItem | None:
+    for track in range(timeline.GetTrackCount("video"), 0, -1):
+        if timeline.GetIsTrackEnabled("video", track):
+            for item in timeline.GetItemListInTrack("video", track) or []:
+                if _touches(item, within) and item.GetClipEnabled():
+                    return item
+    return None
 
 
 def _touches(item: TimelineItem, marks: tuple[int, int]) -> bool:

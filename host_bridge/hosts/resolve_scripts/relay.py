@@ -14,7 +14,15 @@ import subprocess
 import threading
 from typing import IO, Any
 
-FORGED = ("PYTHONHOME", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # Resolve's own, wrong for another Python
+# Set for Resolve's own Python and Qt, and wrong for another one's.
+FOREIGN = (
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "QT_PLUGIN_PATH",
+    "QT_QPA_PLATFORM_PLUGIN_PATH",
+)
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))  # what holds host_bridge
 
@@ -25,7 +33,7 @@ def run(resolve: "Any", python: str, words: "list[str]") -> int:
         print("Faceplate: this script has to be started from Resolve: Workspace > Scripts.")
         return 5
     command = [python, "-m", "host_bridge.cli", *words, "--relay"]
-    environment = {name: value for name, value in os.environ.items() if name not in FORGED}
+    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     try:
         child = subprocess.Popen(
             command,

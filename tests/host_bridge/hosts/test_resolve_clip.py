@@ -72,8 +72,15 @@ def test_the_marked_clip_is_found_without_the_playhead_on_it(suite: Suite) -> No
     assert "between the in and out points" in refused(suite, "host.no_source").message
 
 
+def test_pages_that_do_not_say_the_clip(suite: Suite) -> None:
+    suite.timeline._current = None  # the Fusion page
+    title = suite.timeline._add(fake.TimelineItem(None, RECORD, COUNT, 0), 2)
+    title._enabled = False
+    assert suite.host().source().clip.item == suite.item._id
+
+
 def test_no_project_no_timeline_no_clip(suite: Suite) -> None:
-    suite.timeline._current = None
+    suite.timeline._current, suite.timeline._timecode = None, "01:00:00:00"
     assert "playhead" in refused(suite, "host.no_source").message
     suite.project._current = None
     assert "no timeline" in refused(suite, "host.no_source").message
@@ -183,6 +190,6 @@ def test_default_places() -> None:
 
 def test_status_describes_and_never_raises(suite: Suite) -> None:
     assert [f.state for f in describe(suite.root)] == ["ok"] * 4
-    suite.timeline._current = None
+    suite.timeline._current, suite.timeline._timecode = None, ""
     found = describe(suite.root)
     assert (found[-1].state, "playhead" in found[-1].detail) == ("missing", True)

@@ -116,7 +116,7 @@ def test_a_script_talks_to_resolve_through_a_child(
     assert "DaVinci Resolve Studio 21.0.0" in out
     assert "Edit v1, V1, 01:00:00:20 (86420), 5 frames" in out
     assert "frames 1004-1008" in out
-    suite.timeline._current = None
+    suite.timeline._current, suite.timeline._timecode = None, "01:00:00:00"
     run_script(folder / "Comp" / "Faceplate Status.py", suite.resolve)
     out = capsys.readouterr().out
     assert "no video clip under the playhead" in out
