@@ -47,11 +47,11 @@ def filter_phases(p0: Tensor, p1: Tensor, dim: int, outs: tuple[Tensor, Tensor] 
 def enlarge(rgb: Tensor) -> Tensor:
     """2x with [1, 3, 3, 1], zeros outside the picture: [N, h, w, 3] -> [N, 2h, 2w, 3]."""
     for dim in (1, 2):
-        pad = [0, 0] * (3 - dim) + [1, 1]
-        near = rgb * 0.75
-        far = F.pad(rgb * 0.25, pad)
         n = rgb.shape[dim]
-        pair = torch.stack([near + far.narrow(dim, 0, n), near + far.narrow(dim, 2, n)], dim=dim + 1)
+        pair = (rgb * 0.75).unsqueeze(dim + 1).repeat_interleave(2, dim + 1)  # [N, h, 2, w, 3] or [N, 2h, w, 2, 3]
+        even, odd = pair.unbind(dim + 1)
+        even.narrow(dim, 1, n - 1).add_(rgb.narrow(dim, 0, n - 1), alpha=0.25)
+        odd.narrow(dim, 0, n - 1).add_(rgb.narrow(dim, 1, n - 1), alpha=0.25)
         rgb = pair.flatten(dim, dim + 1)
     return rgb
 

@@ -92,6 +92,7 @@ class BakedEncoder(nn.Module):
             nn.ModuleList(BakedConv.of(layer, dtype) for layer in stage.children() if isinstance(layer, nn.Conv2d))
             for stage in stages
         )
+        self.widths = [cast(Tensor, cast(nn.ModuleList, stage)[-1].bias).shape[0] for stage in self.stages]
         self.plain = nn.ModuleList()  # two convolutions of every residual block
         self.structure = nn.ModuleList()  # and of the ModRes block after it (D)
         for i, block in enumerate(blocks.children(), start=1):
@@ -109,10 +110,14 @@ class BakedEncoder(nn.Module):
         norms: two for every structure block. degree: [1] float32, None bypasses those blocks.
         """
         features: list[Tensor] = []
-        for stage in self.stages:
+        # One block for what outlives this function: between the short-lived maps of a heap it would leave holes.
+        n, h, w, _ = x.shape
+        sizes = [n * (h >> i) * (w >> i) * width for i, width in enumerate(self.widths)]
+        places = torch.split(x.new_empty(sum(sizes)), sizes)
+        for i, (stage, place) in enumerate(zip(self.stages, places, strict=True)):
             for conv in cast(nn.ModuleList, stage):
                 x = conv(x)
-            features.append(x)
+            features.append(place.view(n, h >> i, w >> i, self.widths[i]).copy_(x))
         for i, plain in enumerate(self.plain):
             first, second = cast(nn.ModuleList, plain)
             x = second(first(x)).add_(x, alpha=1 / math.sqrt(2))
@@ -120,8 +125,6 @@ class BakedEncoder(nn.Module):
                 first, second = cast(nn.ModuleList, self.structure[i])
                 y = second(norms[2 * i + 1](first(norms[2 * i](x))))
                 x = torch.addcmul(x.float(), y.float(), degree).to(x.dtype)
-        if not self.plain:
-            x = x.clone()  # the fusion overwrites what it is given of the encoder
         return features[::-1], x, self.to_rgb(x).float()
 
 
@@ -149,17 +152,22 @@ class BakedFusion(nn.Module):
             self.register_buffer("mask_bias", fusion.conv2.bias.detach().clone())
 
     def forward(self, g: Tensor, e: Tensor, rgb: Tensor, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
-        """Generated and encoded [N, h, w, C], picture [N, h, w, 3] -> fused feature and picture; e is overwritten."""
+        """Generated g and encoded e [N, h, w, C], picture [N, h, w, 3] -> fused feature and picture.
+
+        Both g, which is returned, and e are overwritten.
+        """
         if norm is not None:
             self._apply_mask(g, e, cast(BakedNorm, norm))
-        n, h, w, c = g.shape
-        out = g.new_empty(n, h, w, c)
+        n, _, w, c = g.shape
         taps = F.linear(rgb, self.skip_rgb_weight)  # [N, h, w, 27]
+        above = g.new_zeros(n, 1, w, c)  # the row before the band, as it was before the result took its place
         for first, end in bands(g, 2 * w * c, self.conv.weight.numel()):
             both = torch.cat([rows_with_halo(g, first, end), rows_with_halo(e, first, end)], dim=-1)
-            out[:, first:end] = convolve(both, self.conv.weight, self.conv.bias, (0, 1))
+            both[:, :1, :, :c] = above
+            above = g[:, end - 1 : end].clone()
+            g[:, first:end] = convolve(both, self.conv.weight, self.conv.bias, (0, 1))
             taps[:, first:end] += F.linear(e[:, first:end], self.skip_weight)
-        return out, gather_taps(taps) + self.skip_bias
+        return g, gather_taps(taps) + self.skip_bias
 
     def _apply_mask(self, g: Tensor, e: Tensor, norm: BakedNorm) -> None:
         """e *= mask. The norm looks at the whole frame, so the features are walked through twice."""
