@@ -19,6 +19,7 @@ from host_bridge.effects import EffectDescriptor, Param
 from host_bridge.errors import ExitCode, JobError, from_wire
 from host_bridge.messages import FrameFailedEvent, JobStarted, JobStatus, JobWarning, event_from_body
 
+_MOST_LISTED = 20  # choices beside their parameter
 _JOB_ID = re.compile(r"[0-9a-f]{6,32}\Z")
 _ACTIONS = {
     "list": "the newest jobs",
@@ -78,6 +79,13 @@ def _described(effect: EffectDescriptor) -> Iterator[str]:
         if group.type == "group":
             yield f"\n{group.label}" + (f": {group.hint}" if group.hint else "")
             yield from _listed([p for p in effect.settable if p.parent == group.name])
+    for param in effect.settable:
+        for value, choices in param.choices_for:
+            if choices:
+                start = f"\n{param.label}, where {param.depends} is {value}: "
+                yield from textwrap.wrap(
+                    start + ", ".join(choices), 118, subsequent_indent="  ", replace_whitespace=False
+                )
 
 
 def _listed(params: Sequence[Param]) -> Iterator[str]:
@@ -93,6 +101,8 @@ def _listed(params: Sequence[Param]) -> Iterator[str]:
 
 def _allowed(param: Param) -> str:
     default = _shown(param.default)
+    if len(param.choices) > _MOST_LISTED:
+        return f"one of {len(param.choices)}, see below ({default})"
     if param.choices:
         return f"{'|'.join(param.choices)} ({default})"
     if param.type == "rgb":

@@ -198,7 +198,7 @@ def _network(flows: tuple[str, ...]) -> tuple[Param, ...]:
             "choice",
             "Precision",
             "fp32",
-            "Of the network's convolutions. fp16 and bf16 take half the memory and, on a GPU, a fraction of the time.",
+            "Of the network's convolutions. fp16 and bf16 are for GPUs: half the memory and a fraction of the time.",
             choices=PRECISIONS,
             animates=False,
             parent="network",

@@ -139,7 +139,6 @@ class VToonifyEffect:
                     "face.none",
                     "no face was found in the Style picture; its middle square was read as if it were one, aligned",
                 )
-        self._networks.release("encoder")
         if found.parser is None:
             yield Warned(
                 "effect.stand_in",

@@ -1,6 +1,6 @@
 """The imported networks in memory: loaded when first needed, told about while they load, let go when not needed.
 
-Stage by stage: the encoder (over a gigabyte) is there while a shot is learned and gone before it is rendered; the
+Stage by stage: the encoder (over a gigabyte) is there while shots are learned and gone before one is rendered; the
 generator is baked for the style at hand (networks.vtoonify_baked), after which only the baked one stays.
 """
 

@@ -95,12 +95,12 @@ def add_parser(store: ModelStore, folder: Path) -> None:
 class Lab:
     """A pipeline, its shot store and its models."""
 
-    def __init__(self, root: Path, models: ModelStore, **config: Any) -> None:
+    def __init__(self, root: Path, models: ModelStore, device: str = "cpu", **config: Any) -> None:
         folders = tuple(str(folder.path) for folder in models.folders)
         self.models = models
         self.config = ServerConfig(shots=str(root / "shots"), models=folders, threads=2, **config)
         self.store = ShotStore(self.config.shots_path)
-        self.runner = PipelineRunner("cpu", self.config)
+        self.runner = PipelineRunner(device, self.config)
 
     def run(self, spec: JobSpec) -> list[RunEvent]:
         return list(self.runner.run(spec, JobContext("test")))

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from host_bridge.errors import EffectError
 from inference_server.effects.vtoonify.networks import Networks
+from inference_server.models.store import ModelStore
 from inference_server.runs import FrameDone, Progress, Warned
 from tests.inference_server.effects.vtoonify.conftest import Lab, encoded, job, plan_of
 from tests.inference_server.shots.heads import write_heads
@@ -149,12 +151,26 @@ def test_half_precision_is_near_full(lab: Lab, shot: str, tmp_path: Path) -> Non
         assert 0 < difference.max() < bound
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_gpu_draws_what_the_cpu_draws(
+    parsing_lab: Lab, parsing_models: ModelStore, shot: str, tmp_path: Path, precision: str
+) -> None:
+    gpu = Lab(tmp_path, parsing_models, device="cuda")
+    gpu.run(job(shot, tmp_path / "gpu", {"precision": precision}, frames="1002"))
+    gpu.runner.close()
+    parsing_lab.run(job(shot, tmp_path / "cpu", frames="1002"))
+    one, other = (encoded(str(tmp_path / name / "o.1002.exr")) for name in ("gpu", "cpu"))
+    assert float(np.abs(one - other).max()) < (0.01 if precision == "fp32" else 0.1)
+
+
 # --- faces that are hard to have --------------------------------------------------------------------------------------
 
 
 def test_a_frame_without_a_face_is_a_copy_and_the_others_are_drawn(parsing_lab: Lab, tmp_path: Path) -> None:
-    seen: list[Any] = [[(30, 10, 180)]] * 3
-    pattern = write_heads(tmp_path / "in", (208, 200), [*seen, *([[]] * 9), *seen])  # longer than a track bridges
+    seen: list[Any] = [[(40, 20, 200)]] * 3
+    pattern = write_heads(tmp_path / "in", (256, 256), [*seen, *([[]] * 9), *seen])  # longer than a track bridges
     events = parsing_lab.run(job(pattern, tmp_path, frames="1001,1003,1008,1013"))
     done = {e.frame: e.status for e in events if isinstance(e, FrameDone)}
     assert done == {1001: "rendered", 1003: "rendered", 1008: "identity", 1013: "rendered"}
