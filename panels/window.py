@@ -211,7 +211,7 @@ class PanelWindow(QtWidgets.QWidget):
         if self.splitter.orientation() != wanted or not self._split:
             self._split = True
             self.splitter.setOrientation(wanted)
-            self.splitter.setSizes([self.width() * 5 // 8, self.width() * 3 // 8] if wide else [1000, 1000])
+            self.splitter.setSizes([self.width() * 2 // 3, self.width() // 3] if wide else [1000, 1000])
 
     def closeEvent(self, event: QtGui.QCloseEvent) -> None:
         self.bridge.close()

@@ -114,7 +114,7 @@ class PanelMenu(QtWidgets.QToolButton):
         gone = menu.addMenu("Delete preset")
         gone.setEnabled(bool(own))
         for file in own:
-            gone.addAction(_name(file)).triggered.connect(lambda _=False, path=file.path: presets.remove(path))
+            gone.addAction(_name(file)).triggered.connect(lambda _=False, path=file.path: self._remove(path))
         menu.addSeparator()
         host = self._control.host
         if host is not None:
@@ -142,6 +142,12 @@ class PanelMenu(QtWidgets.QToolButton):
         try:
             for error in self._control.presets.apply(path):
                 self._control.notices.error(error)
+        except FaceplateError as error:
+            self._control.notices.error(error)
+
+    def _remove(self, path: Path) -> None:
+        try:
+            self._control.presets.remove(path)
         except FaceplateError as error:
             self._control.notices.error(error)
 

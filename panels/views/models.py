@@ -139,8 +139,9 @@ class ModelsPage(Page):
                 for name, summary, url in card.licences
             )
         )
-        self.how.setText("Present." if card.present else card.how)
-        set_role(self.how, "good" if card.present else "warn")
+        how = "Present." if card.present else card.how
+        self.how.setText(how if card.usable else "Listed only: no effect here uses it.")
+        set_role(self.how, "dim" if not card.usable else "good" if card.present else "warn")
 
     def _show_imports(self) -> None:
         newest = self._models.imports[0] if self._models.imports else None

@@ -61,7 +61,8 @@ class NumberField(QtWidgets.QLineEdit):
         return QtCore.QSize(self.fontMetrics().horizontalAdvance("-0000.00") + 14, super().sizeHint().height())
 
     def minimumSizeHint(self) -> QtCore.QSize:
-        return QtCore.QSize(self.fontMetrics().horizontalAdvance("-00.00") + 14, super().minimumSizeHint().height())
+        # An interpolated value shows all its decimals.
+        return QtCore.QSize(self.fontMetrics().horizontalAdvance("-0.0000") + 14, super().minimumSizeHint().height())
 
     def keyPressEvent(self, event: QtGui.QKeyEvent) -> None:
         if event.key() in (QtCore.Qt.Key.Key_Up, QtCore.Qt.Key.Key_Down):

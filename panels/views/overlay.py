@@ -132,14 +132,17 @@ class FaceOverlay:
         crop = self.crop(view)
         if crop is not None and self.tool == CHOOSE:
             rect = view.rect_to_view(_rect(crop[1]))
-            pen = QtGui.QPen(style.color(style.TEXT, 200), 1, QtCore.Qt.PenStyle.DashLine)
-            painter.setPen(pen)
             painter.setBrush(QtCore.Qt.BrushStyle.NoBrush)
-            painter.drawRect(rect)
-            painter.setPen(QtCore.Qt.PenStyle.NoPen)
+            for pen in (  # dark below, so that the dashes are seen on light ground, too
+                QtGui.QPen(style.color(style.SURROUND, 170), 2.5),
+                QtGui.QPen(style.color(style.TEXT), 1.2, QtCore.Qt.PenStyle.DashLine),
+            ):
+                painter.setPen(pen)
+                painter.drawRect(rect)
+            painter.setPen(QtGui.QPen(style.color(style.SURROUND), 1))
             painter.setBrush(style.color(style.TEXT))
             for middle in (_middle(rect, side) for side in SIDES):
-                painter.drawRect(QtCore.QRectF(middle.x() - 3, middle.y() - 3, 6, 6))
+                painter.drawRect(QtCore.QRectF(middle.x() - 3.5, middle.y() - 3.5, 7, 7))
         if chosen is not None and self.tool in (CHOOSE, POINTS):
             self._paint_points(painter, view, chosen)
         if self._grabbed[:1] == ("new",):
@@ -176,9 +179,9 @@ class FaceOverlay:
                 painter.drawRect(QtCore.QRectF(corner.x() - 4, corner.y() - 4, 8, 8))
 
     def _paint_points(self, painter: QtGui.QPainter, view: PictureView, face: FaceView) -> None:
-        big = 1.6 if self.tool == POINTS else 0.9
+        big = 1.8 if self.tool == POINTS else 1.1
         painter.setPen(QtCore.Qt.PenStyle.NoPen)
-        painter.setBrush(style.color(style.MARK, 220 if self.tool == POINTS else 130))
+        painter.setBrush(style.color(style.MARK, 240 if self.tool == POINTS else 170))
         for index, (x, y) in enumerate(face.points):
             if index not in face.moved:
                 painter.drawEllipse(view.to_view(QtCore.QPointF(x, y)), big, big)

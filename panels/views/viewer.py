@@ -59,6 +59,7 @@ class ViewerPanel(QtWidgets.QWidget):
         bridge.frame_changed.connect(self._frame_changed)
         bridge.document_changed.connect(self._keys_changed)
         bridge.server_changed.connect(self.refresh)
+        bridge.job_ended.connect(self._job_ended)
         self._plate_changed()
 
     # what the artist does
@@ -171,6 +172,12 @@ class ViewerPanel(QtWidgets.QWidget):
         self._keys_changed()
         self.refresh()
 
+    def _job_ended(self, job_id: str) -> None:
+        """An analysis makes the plate a shot: ask again what it is."""
+        row = self._control.jobs.find(job_id)
+        if row is not None and row.state == "finished":
+            self._control.plate.refresh()
+
     def _shot_range(self) -> tuple[int, int] | None:
         """First and last frame of the analysed, or to be analysed, shot."""
         state = self._control.plate.state
@@ -271,7 +278,7 @@ class ViewerPanel(QtWidgets.QWidget):
         for field, name in ((self.display, "Display"), (self.view, "View")):
             field.setToolTip(f"{name} of the OCIO config, for looking only")
             field.setAccessibleName(name)
-            field.setMaximumWidth(6 * style.em(self) + 26)
+            field.setMaximumWidth(5 * style.em(self) + 26)
         self.display.chosen.connect(lambda name: self._control.preview.set_viewer(display=name, view=""))
         self.view.chosen.connect(lambda name: self._control.preview.set_viewer(view=name))
         for widget in (self.wipe, self.crop, fit, again, self.display, self.view):
