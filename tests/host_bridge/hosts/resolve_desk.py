@@ -46,11 +46,16 @@ class Suite:
         path = self.folder / "sh010.mov"
         path.write_bytes(b"moov")
         found = fake.MediaPoolItem(
-            "sh010.mov", File_Path=str(path), Type="Video + Audio", Frames="10", Start="0", FPS="24"
+            "sh010.mov",
+            File_Path=str(path),
+            Type="Video + Audio",
+            Frames=self.media._properties["Frames"],
+            Start="0",
+            FPS="24",
         )
         found._properties |= {"Resolution": "144x144", "Online Status": "Online"}
         found._pictures = self.media._pictures
-        self.clip(found)
+        self.clip(found, self.item._duration, self.item._left)
         return found
 
     def result(self, first: int = 1004, last: int = 1008) -> str:
@@ -62,14 +67,16 @@ class Suite:
         return str(folder / "sh010_toon.%04d.exr")
 
 
-def open_suite(pattern: str, *, input_space: str = "ACEScg") -> Suite:
-    """The project over the sequence at `pattern`, FIRST to LAST."""
+def open_suite(
+    pattern: str, *, input_space: str = "ACEScg", last: int = LAST, left: int = LEFT, count: int = COUNT
+) -> Suite:
+    """The project over the sequence at `pattern`, FIRST to `last`."""
     project = fake.Project()
-    media = fake.sequence(pattern, FIRST, LAST, Input_Color_Space=input_space)
+    media = fake.sequence(pattern, FIRST, last, Input_Color_Space=input_space)
     project._pool._root._clips.append(media)
     timeline = fake.Timeline("Edit v1")
     timeline._timecode = "01:00:00:21"
-    item = timeline._add(fake.TimelineItem(media, RECORD, COUNT, LEFT))
+    item = timeline._add(fake.TimelineItem(media, RECORD, count, left))
     timeline._current = item
     project._timelines.append(timeline)
     project._current = timeline
