@@ -6,6 +6,7 @@ from host_bridge.jobspec import MATTE_NAMES
 from panels import style
 from panels.bridge import Bridge
 from panels.qt import QtWidgets, Signal
+from panels.views.farm import FarmBox
 from panels.views.fields import Choice, TextField, in_words
 from panels.views.numbers import NumberField
 from panels.views.parts import (
@@ -43,6 +44,9 @@ class RenderPage(Page):
         column.addWidget(label("Mattes in the file", "head"))
         column.addWidget(self._build_mattes())
         column.addLayout(self._build_switches())
+        column.addWidget(label("Farm", "head"))
+        self.farm = FarmBox(bridge.controller)
+        column.addWidget(self.farm)
         self.problems = label(role="bad", wrap=True)
         column.addWidget(self.problems)
         column.addStretch(1)
@@ -100,6 +104,7 @@ class RenderPage(Page):
         self.problems.setText("\n\n".join(told(p) for p in problems))
         self.problems.setVisible(bool(problems))
         self.submit.setEnabled(not problems and not self._render.preparing)
+        self.farm.submit.setEnabled(self.submit.isEnabled())
         self.analyse.setEnabled(self._control.connection.ready and bool(plate.spec.pattern))
         self._show_job()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PySide6.QtTest import QTest
@@ -40,6 +41,27 @@ def test_render_settings_are_written_and_what_is_in_the_way_is_told(table: Table
     assert "Say where the frames go" not in page.problems.text()
     table.control.render.set(frames="1001-")
     assert "1001-1100" in page.problems.text()
+
+
+def test_a_render_is_submitted_to_the_chosen_farm(table: Table, tmp_path: Path) -> None:
+    table.effects("look")
+    table.plate()
+    table.show().show_page(3)
+    page = table.window.render_page
+    assert not page.farm.submit.isEnabled()
+    table.control.render.set(output=str(tmp_path / "x.%04d.exr"))
+    farm = page.farm
+    farm.farm.show_value("deadline")
+    farm.chunk.show_value(7)
+    for field, text in ((farm.pool, "comp"), (farm.priority, "60")):
+        field.setFocus()
+        QTest.keyClicks(field, text)
+    farm.only.setChecked(True)
+    press(farm.submit)
+    table.desk.wait(lambda: not table.control.render.preparing)
+    (info,) = tmp_path.glob(".faceplate/*/render_job_info.txt")
+    for line in ("Frames=1001-1020", "ChunkSize=7", "Pool=comp", "Priority=60"):
+        assert f"{line}\n" in info.read_text()
 
 
 @pytest.fixture
