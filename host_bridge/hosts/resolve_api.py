@@ -8,6 +8,7 @@ edition only scripts from Resolve's own menu get `resolve`; they lend it over th
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -96,6 +97,7 @@ class Relay:
     def __init__(self, calls: IO[str], answers: IO[str]) -> None:
         self._calls, self._answers = calls, answers
         self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
 
     def root(self) -> Resolve:
         """Resolve itself; every object handed out before is let go."""
@@ -105,15 +107,18 @@ class Relay:
     def ask(self, request: Mapping[str, Any]) -> Any:
         """One call and its answer. Raises HostError (`host.missing` when Resolve has gone, `host.failed`)."""
         with self._lock:
+            number = next(self._numbers)
+            answer: dict[str, Any] = {}
             try:
-                self._calls.write(json.dumps(request) + "\n")
+                self._calls.write(json.dumps({**request, "id": number}) + "\n")
                 self._calls.flush()
-                line = self._answers.readline()
+                while answer.get("id") != number:  # an interrupted call has left its answer unread
+                    line = self._answers.readline()
+                    if not line:
+                        raise _gone()
+                    answer = json.loads(line)
             except (OSError, ValueError) as error:
                 raise _gone() from error
-        if not line:
-            raise _gone()
-        answer = json.loads(line)
         if "error" in answer:
             raise HostError(
                 "host.failed",

@@ -28,6 +28,7 @@ from host_bridge.paths import frame_path
 
 if TYPE_CHECKING:
     from fusionscript import MediaPoolItem, Project, Resolve, Timeline, TimelineItem
+    from fusionscript.fusionscript import Graph
 
 FIRST = 1001  # rendered plates are numbered as shots are
 POLL_S = 0.25
@@ -205,10 +206,30 @@ def _temporary_timeline(
     undo.callback(remove)
     if not project.SetCurrentTimeline(mine):
         raise _failed("Resolve did not open the temporary timeline")
-    graph = mine.GetItemListInTrack("video", 1)[0].GetNodeGraph(1)
-    if graph is not None and not graph.ResetAllGrades():
-        raise _failed("Resolve did not remove the grade of the temporary timeline's clip")
+    _ungrade(mine.GetItemListInTrack("video", 1)[0])
     return mine
+
+
+def _ungrade(item: TimelineItem) -> None:
+    """Remove the grade of the temporary clip, in a local version of its own.
+
+    A new clip may use the media's remote version, which it shares with the artist's clips: that is never reset.
+    """
+    version = "faceplate"
+    item.AddVersion(version, 0)
+    item.LoadVersionByName(version, 0)
+    if cast("dict[str, Any]", item.GetCurrentVersion() or {}) != {"versionName": version, "versionType": 0}:
+        raise _failed("Resolve did not give the temporary timeline's clip a local grade of its own")
+    graph = item.GetNodeGraph(1)
+    if graph is None or not _graded(graph):
+        return
+    graph.ResetAllGrades()
+    if _graded(graph):
+        raise _failed("Resolve did not remove the grade of the temporary timeline's clip")
+
+
+def _graded(graph: Graph) -> bool:
+    return any(graph.GetToolsInNode(n) or graph.GetLUT(n) for n in range(1, graph.GetNumNodes() + 1))
 
 
 def _same(item: TimelineItem, clip: ClipFacts) -> bool:

@@ -19,11 +19,22 @@ _ids = itertools.count(1)
 
 
 class Graph:
-    def __init__(self) -> None:
-        self._graded = True
+    def __init__(self, tools: list[str]) -> None:
+        self._tools = tools
+
+    def GetNumNodes(self) -> int:
+        return 1
+
+    def GetToolsInNode(self, nodeIndex: int) -> list[str]:
+        assert nodeIndex == 1
+        return list(self._tools)
+
+    def GetLUT(self, nodeIndex: int) -> str:
+        assert nodeIndex == 1
+        return ""
 
     def ResetAllGrades(self) -> bool:
-        self._graded = False
+        self._tools.clear()
         return True
 
 
@@ -34,6 +45,7 @@ class MediaPoolItem:
         self._properties = {k.replace("_", " "): v for k, v in properties.items()}
         self._spaces: tuple[str, ...] = ()  # the input colourspaces this project offers
         self._pictures: list[str] = []  # the files a render takes for its frames
+        self._grade = ["Primaries"]  # its remote version
 
     def GetName(self) -> str:
         return self._name
@@ -69,7 +81,9 @@ class TimelineItem:
         self._span = duration  # frames of media
         self._enabled = True
         self._timeline: Timeline | None = None
-        self._graph = Graph()
+        # Where a project says so, a new clip begins with the media's remote version.
+        self._versions = {("Version 1", 1): media._grade if media else []}
+        self._version = ("Version 1", 1)
 
     def GetName(self) -> str:
         return self._name
@@ -106,7 +120,20 @@ class TimelineItem:
 
     def GetNodeGraph(self, layerIdx: int | None) -> Graph:
         assert layerIdx is None or layerIdx >= 1
-        return self._graph
+        return Graph(self._versions[self._version])
+
+    def AddVersion(self, versionName: str, versionType: int) -> bool:
+        self._versions[(versionName, versionType)] = list(self._versions[self._version])
+        return True
+
+    def LoadVersionByName(self, versionName: str, versionType: int) -> bool:
+        if (versionName, versionType) not in self._versions:
+            return False
+        self._version = (versionName, versionType)
+        return True
+
+    def GetCurrentVersion(self) -> dict[str, Any]:
+        return {"versionName": self._version[0], "versionType": self._version[1]}
 
     def GetTrackTypeAndIndex(self) -> tuple[str, int]:
         assert self._timeline is not None
@@ -429,7 +456,7 @@ class Project:
         timeline: Timeline = job["timeline"]
         (item,) = timeline._tracks[0]
         assert item._media is not None
-        graded = item._graph._graded
+        graded = bool(item._versions[item._version])
         self._rendered.append({**self._format, **self._render, **timeline._settings, "graded": graded})
         suffix = self._formats[next(k for k, v in self._formats.items() if v == self._format["format"])]
         for n in range(item._duration - self._loses):
@@ -492,6 +519,9 @@ def snapshot(project: Project) -> str:
             "timelines": [
                 [t._name, [[[i._id, i._start, i._duration, i._left] for i in k] for k in t._tracks], t._settings]
                 for t in project._timelines
+            ],
+            "grades": [
+                list(i._media._grade) for t in project._timelines for k in t._tracks for i in k if i._media is not None
             ],
             "current": project._current._name if project._current else None,
             "bins": [

@@ -4,8 +4,8 @@ Resolve's Python may be any from 3.6 on and has nothing installed, so this file 
 keeps to what 3.6 reads. The child writes one call a line, as JSON, to its standard output and reads the answer from
 its standard input; what it has to say to the artist comes over its standard error and is printed in Resolve's console.
 
-    {"call": [0, "GetProjectManager", []]}    ->  {"value": {"$object": 1}}     0 is Resolve itself
-    {"forget": true}                          ->  {"value": null}               the others are let go
+    {"id": 1, "call": [0, "GetProjectManager", []]}    ->  {"id": 1, "value": {"$object": 1}}    0 is Resolve itself
+    {"id": 2, "forget": true}                          ->  {"id": 2, "value": null}              the others are let go
 """
 
 import json
@@ -79,10 +79,12 @@ def _print(stream: "Any") -> None:
 def _serve(resolve: "Any", child: "Any") -> None:
     objects = [resolve]
     for line in child.stdout:
+        request = json.loads(line)
         try:
-            answer = {"value": _do(json.loads(line), objects)}
+            answer = {"value": _do(request, objects)}
         except Exception as error:  # noqa: BLE001 - Resolve raises anything; it is raised again in the child
             answer = {"error": f"{type(error).__name__}: {error}"}
+        answer["id"] = request["id"]
         try:
             child.stdin.write(json.dumps(answer) + "\n")
             child.stdin.flush()

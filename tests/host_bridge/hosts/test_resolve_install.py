@@ -147,7 +147,9 @@ def test_an_end_of_resolve_is_told_and_a_refused_call_names_it(tmp_path: Path) -
     with pytest.raises(HostError, match="has ended"):
         root("")
     with pytest.raises(HostError, match="no GetVersion"):
-        root('{"value": null}\n{"error": "AttributeError: this Resolve has no GetVersion"}\n')
+        root('{"id": 1, "value": null}\n{"id": 2, "error": "AttributeError: this Resolve has no GetVersion"}\n')
+    with pytest.raises(HostError, match="no GetVersion"):  # the first answer is of a call that was interrupted
+        root('{"id": 0, "value": 7}\n{"id": 1, "value": null}\n{"id": 2, "error": "no GetVersion"}\n')
 
 
 def test_the_scripts_are_shipped() -> None:

@@ -32,6 +32,8 @@ def test_the_clip_is_rendered_ungraded_linear_and_lossless(suite: Suite) -> None
     (settings,) = suite.project._rendered
     assert (settings["format"], settings["codec"]) == ("exr", "RGBHalfZIP")
     assert not settings["graded"]
+    assert suite.item._media is not None
+    assert suite.item._media._grade == ["Primaries"]  # the artist's grade, which new clips share
     assert (settings["colorSpaceOutput"], settings["colorSpaceOutputGamma"]) == ("Rec.2020", "Linear")
     assert (settings["colorSpaceOutputToneMapping"], settings["timelineResolutionWidth"]) == ("None", "144")
     assert shot.job.plate.colorspace == "Linear Rec.2020"
@@ -86,8 +88,10 @@ def test_without_colour_management_the_artist_has_to_say(suite: Suite) -> None:
     assert host.prepare(said).plate.colorspace == "ARRI LogC3 (EI800)"
 
 
-@pytest.mark.parametrize("fault", ["no exr", "nothing linear", "frames lost", "busy", "no size"])
-def test_whatever_fails_leaves_nothing_behind(fault: str, suite: Suite, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["no exr", "nothing linear", "frames lost", "busy", "no size", "no version"])
+def test_whatever_fails_leaves_nothing_behind(
+    fault: str, suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = suite.project
     if fault == "no exr":
         project._codecs["exr"] = {"RGB half (DWAA Compression)": "RGBHalfDWAA"}
@@ -97,6 +101,8 @@ def test_whatever_fails_leaves_nothing_behind(fault: str, suite: Suite, tmp_path
         project._loses = 1
     elif fault == "busy":
         project._rendering, project._looks = ["theirs"], 9
+    elif fault == "no version":
+        monkeypatch.setattr(fake.TimelineItem, "AddVersion", lambda self, versionName, versionType: False)
     else:
         project._known = {**project._known, "timelineResolutionWidth": ("1920",)}
     before = fake.snapshot(project)
