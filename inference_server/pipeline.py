@@ -134,6 +134,7 @@ class PipelineRunner:
         source = self.open_source(spec)
         with ExitStack() as stack:
             readers = stack.enter_context(_pool("faceplate-read"))
+            self._refuse_early(spec)
             if spec.kind == "analyse":
                 frames = source.sequence.frames if not spec.shot_range else ()
                 record, analysis = yield from self.locate(source, frames, readers)
@@ -186,6 +187,14 @@ class PipelineRunner:
     ) -> Generator[RunEvent, None, tuple[ShotRecord, ShotAnalysis]]:
         """The analysis that holds the `wanted` frames, made first where there is none (shots.analysing)."""
         return (yield from locate_shot(self._store, source, wanted, readers, _LOOK_AHEAD, self._tools))
+
+    def _refuse_early(self, spec: JobSpec) -> None:
+        """Before minutes go into an analysis: values that are not allowed, models that are not there."""
+        effect = self._effect(spec.effect) if spec.effect else None
+        if effect is not None:
+            values = check_values(effect.descriptor, spec.params, [(e[0], e[1]) for e in spec.edits])
+            if isinstance(effect, ShotEffect):
+                effect.shot_key(values)
 
     def _prepare(
         self,

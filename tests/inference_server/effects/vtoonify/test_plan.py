@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from host_bridge.effects import check_values
-from host_bridge.errors import JobError
+from host_bridge.errors import EffectError, JobError
 from host_bridge.jobspec import PreviewSpec
 from inference_server.effects.base import Resources, ShotData
 from inference_server.effects.vtoonify.effect import VToonifyEffect
@@ -19,9 +19,9 @@ from inference_server.effects.vtoonify.memory import Need
 from inference_server.effects.vtoonify.variants import Variant
 from inference_server.models.cards import official_card
 from inference_server.models.store import Folder, ModelStore, Stored, StoredModel
-from inference_server.runs import JobContext, Warned
+from inference_server.runs import JobContext, Progress, RunEvent, Warned
 from tests.inference_server.effects.vtoonify.conftest import Lab, encoded, job, plan_of
-from tests.portrait import SIZE
+from tests.portrait import SIZE, write_shot
 
 
 def of_size(height: int, width: int, **arrays: Any) -> ShotData:
@@ -71,6 +71,17 @@ def _fits(effect: VToonifyEffect, values: Any, side: int) -> bool:
     except JobError:
         return False
     return True
+
+
+def test_a_missing_model_is_told_before_the_shot_is_analysed(tmp_path: Path) -> None:
+    pattern = write_shot(tmp_path / "in", range(1001, 1003), seed=91)
+    lab = Lab(tmp_path, ModelStore((Folder(tmp_path / "none", True),)))
+    spec = job(pattern, tmp_path / "out")
+    heard: list[RunEvent] = []
+    with pytest.raises(EffectError, match="no VToonify network"):
+        heard.extend(lab.runner.run(replace(spec, params={}), JobContext("test")))
+    assert not [e for e in heard if isinstance(e, Progress)]
+    lab.runner.close()
 
 
 def test_no_frame_is_begun_where_memory_is_short(models: ModelStore, shot: str, tmp_path: Path) -> None:
