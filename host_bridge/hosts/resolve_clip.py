@@ -308,6 +308,13 @@ def _refuse_retime(item: TimelineItem, media: MediaPoolItem, count: int, fps: fl
     why = ""
     rate = _number(clip_property(media, "FPS"))
     frames = _number(clip_property(media, "Frames"))
+    if frames == 1 and count > 1:
+        raise HostError(
+            "host.unsupported",
+            f"{item.GetName()} is one picture, held for {count} frames",
+            value=item.GetName(),
+            remedy="Use Render in Place on it, or render the picture by itself: faceplate render --in FILE.",
+        )
     whole = int(item.GetLeftOffset(False)) + count + int(item.GetRightOffset(False))
     span = item.GetSourceEndFrame() - item.GetSourceStartFrame()  # the end is included in some versions
     if rate is not None and abs(rate - fps) > 0.005:

@@ -61,7 +61,9 @@ ACES = (LinearOutput({"colorAcesODT": "No Output Transform"}, "ACES2065-1", "ACE
 
 def rendered_pattern(clip: ClipFacts) -> str:
     """Where this clip's frames go: a folder of Faceplate's own that changes with the media and its range."""
-    text = "|".join((clip.item, clip.path, str(clip.offset), str(clip.count), clip.managed, clip.input_space))
+    path = Path(clip.path)
+    changed = str(path.stat().st_mtime_ns) if path.is_file() else ""
+    text = "|".join((clip.item, clip.path, changed, str(clip.offset), str(clip.count), clip.managed, clip.input_space))
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.-]+", "_", Path(clip.name).stem) or "clip"
     return str(cache_dir() / "resolve" / key / f"{name}.%04d.exr")

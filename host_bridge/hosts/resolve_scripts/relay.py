@@ -79,7 +79,11 @@ def _print(stream: "Any") -> None:
 def _serve(resolve: "Any", child: "Any") -> None:
     objects = [resolve]
     for line in child.stdout:
-        request = json.loads(line)
+        try:
+            request = json.loads(line)
+        except ValueError:  # said before the child had taken its output for the calls
+            print(line.rstrip("\n"))
+            continue
         try:
             answer = {"value": _do(request, objects)}
         except Exception as error:  # noqa: BLE001 - Resolve raises anything; it is raised again in the child

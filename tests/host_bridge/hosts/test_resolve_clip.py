@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from host_bridge.errors import FaceplateError, HostError
+from host_bridge.cli.resolve import with_handles
+from host_bridge.errors import FaceplateError, HostError, RequestError
 from host_bridge.hosts.base import Host
 from host_bridge.hosts.resolve import ResolveHost, describe
 from host_bridge.hosts.resolve_api import external, script_paths
@@ -108,6 +111,38 @@ def test_a_retime_is_refused_with_its_reason(suite: Suite) -> None:
     assert "Render in Place" in error.remedy
 
 
+def test_a_held_picture_is_no_retime(suite: Suite) -> None:
+    still = suite.folder / "slate.exr"
+    still.write_bytes(b"exr")
+    media = fake.MediaPoolItem("slate.exr", File_Path=str(still), Type="Still", Frames="1", Start="0", FPS="24")
+    suite.clip(media, 24, 0)
+    assert "one picture, held for 24 frames" in refused(suite, "host.unsupported").message
+
+
+def test_handles_end_where_the_media_does(suite: Suite) -> None:
+    found = suite.host().source()
+    assert with_handles(found, 0) == range(1004, 1009)
+    assert with_handles(found, 2) == range(1002, 1011)
+    assert with_handles(found, 50) == range(FIRST, LAST + 1)
+    for wrong in (found, replace(found, renders=True)):
+        with pytest.raises(RequestError) as caught:
+            with_handles(wrong, -1 if wrong is found else 4)
+        assert caught.value.remedy
+
+
+def test_two_clips_of_one_sequence_keep_their_own_results(suite: Suite) -> None:
+    host = suite.host()
+    first = host.shot().job
+    other = suite.timeline._add(fake.TimelineItem(suite.media, 90000, 2, 8))
+    suite.timeline._current = other
+    second = host.shot().job
+    assert (first.plate, first.frames, second.frames) == (second.plate, "1004-1008", "1009-1010")
+    assert first.output != second.output
+    host.place(replace(first, output=suite.result()))
+    host.place(replace(second, output=suite.result(1009, 1010)))
+    assert sorted((i._start, i._duration) for i in suite.timeline._tracks[1]) == [(RECORD, COUNT), (90000, 2)]
+
+
 def test_offline_media_and_drives(suite: Suite) -> None:
     (suite.folder / "sh010.1010.exr").unlink()
     error = refused(suite, "host.missing")
@@ -166,7 +201,7 @@ def test_every_frame_of_a_drop_frame_hour_comes_back() -> None:
 
 def test_the_free_edition_an_old_one_and_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: Suite) -> None:
     monkeypatch.setenv("RESOLVE_SCRIPT_API", str(tmp_path))
-    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    monkeypatch.setattr(sys, "path", [*sys.path])
     with pytest.raises(HostError) as caught:
         external()
     assert (caught.value.code, "RESOLVE_SCRIPT_API" in caught.value.remedy) == ("host.missing", True)
@@ -175,9 +210,9 @@ def test_the_free_edition_an_old_one_and_none(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(HostError) as caught:
         external()
     assert "free edition" in caught.value.remedy
-    found: Any = __import__("sys").modules.pop("DaVinciResolveScript")
+    found: Any = sys.modules.pop("DaVinciResolveScript")
     found.scriptapp = lambda name: fake.Resolve(suite.project, "18.6.4")
-    monkeypatch.setitem(__import__("sys").modules, "DaVinciResolveScript", found)
+    monkeypatch.setitem(sys.modules, "DaVinciResolveScript", found)
     with pytest.raises(HostError, match=r"18\.6\.4"):
         external()
 

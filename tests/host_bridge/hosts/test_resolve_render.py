@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,9 @@ def test_it_is_rendered_once(suite: Suite) -> None:
     suite.clip(suite.item._media, COUNT, 1)
     suite.host().shot()
     assert len(suite.project._rendered) == 2
+    os.utime(suite.folder / "sh010.mov", (1, 1))  # the movie was replaced
+    suite.host().shot()
+    assert len(suite.project._rendered) == 3
 
 
 def test_older_versions_that_include_the_end(suite: Suite) -> None:
