@@ -5,8 +5,11 @@ The menu script's relay lends the fake in this process to a real `faceplate reso
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +79,31 @@ def test_what_goes_wrong_leaves_the_timeline_as_it_was(
     said = capfd.readouterr().out
     assert "no server is running" in said
     assert "faceplate serve" in said
+    assert fake.snapshot(suite.project) == before
+
+
+def test_cancel_leaves_the_timeline_as_it_was(suite: Suite, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fake.snapshot(suite.project)
+    children: list[subprocess.Popen[str]] = []
+    said: list[str] = []
+    sent: list[int] = []
+
+    class Popen(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            children.append(self)
+
+    def interrupt_at_the_first_progress(stream: Any) -> None:
+        for line in stream:
+            said.append(line)
+            if "rogress" in line and not sent:
+                sent.append(children[0].pid)
+                children[0].send_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    monkeypatch.setattr(relay, "_print", interrupt_at_the_first_progress)
+    assert run(suite, "--out", str(out / "toon.%04d.exr"), "--set", "degree=0.4", "--handles", "9") == 6, said
+    assert sent
     assert fake.snapshot(suite.project) == before
 
 
