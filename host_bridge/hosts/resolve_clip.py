@@ -102,7 +102,7 @@ def read_clip(resolve: Resolve, *, marked: bool = True) -> ClipFacts:
     start, count = int(item.GetStart(False)), int(item.GetDuration(False))
     media = _media_of(item)
     path = clip_property(media, "File Path")
-    pattern, files = _sequence(path)
+    pattern, files = sequence_of(path)
     check_online(item.GetName(), path, pattern, files, clip_property(media, "Online Status"))
     fps, drop = frame_rate(timeline)
     _refuse_retime(item, media, count, fps)
@@ -336,7 +336,7 @@ def _refuse_retime(item: TimelineItem, media: MediaPoolItem, count: int, fps: fl
         )
 
 
-def _sequence(path: str) -> tuple[str, tuple[int, int]]:
+def sequence_of(path: str) -> tuple[str, tuple[int, int]]:
     """Resolve's `sh010.[1001-1048].exr` as `sh010.%04d.exr` and its first and last number; "" for anything else."""
     match = _SEQUENCE.match(path)
     if not match:

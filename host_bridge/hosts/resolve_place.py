@@ -23,9 +23,10 @@ from host_bridge.hosts.resolve_clip import (
     current_project,
     find_item,
     find_timeline,
+    sequence_of,
     timecode_of,
 )
-from host_bridge.paths import frame_path, printf_pattern
+from host_bridge.paths import frame_path, printf_pattern, same_pattern
 
 if TYPE_CHECKING:
     from fusionscript import Folder, MediaPool, MediaPoolItem, Resolve, Timeline, TimelineItem
@@ -110,20 +111,28 @@ def _import(pool: MediaPool, pattern: str, frames: tuple[int, ...], undo: ExitSt
             raise _failed(f"Resolve did not make the bin {BIN}", pattern)
         new: Folder = folder
         undo.callback(_undone, "the bin", lambda: bool(new.GetClipList()) or pool.DeleteFolders([new]))
+    there = {c.GetUniqueId(): c for c in folder.GetClipList() or []}
     with ExitStack() as back:
         back.callback(pool.SetCurrentFolder, before)
         pool.SetCurrentFolder(folder)
         found = pool.ImportMedia(
             [{"FilePath": printf_pattern(pattern), "StartIndex": frames[0], "EndIndex": frames[-1]}]
         )
-    if not found:
+    imported = list(found or [c for c in there.values() if _shows(c, pattern, frames)][:1])  # not imported twice
+    if not imported:
         raise _failed("Resolve did not import the result", pattern)
-    imported = list(found)
-    undo.callback(_undone, "the imported media", lambda: pool.DeleteClips(imported))
+    new_media = [c for c in imported if c.GetUniqueId() not in there]
+    undo.callback(_undone, "the imported media", lambda: not new_media or pool.DeleteClips(new_media))
     count = clip_property(imported[0], "Frames")
     if len(imported) != 1 or (count.isdigit() and int(count) != len(frames)):
         raise _failed(f"Resolve imported {len(imported)} clips, {count} frames instead of {len(frames)}", pattern)
     return imported[0]
+
+
+def _shows(media: MediaPoolItem, pattern: str, frames: tuple[int, ...]) -> bool:
+    """Whether a clip of an earlier render is these very files."""
+    own, ends = sequence_of(clip_property(media, "File Path"))
+    return same_pattern(own, pattern) and ends == (frames[0], frames[-1])
 
 
 def _color(imported: MediaPoolItem, space: str) -> tuple[str, ...]:

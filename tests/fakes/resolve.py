@@ -258,6 +258,7 @@ class MediaPool:
         self._end_included = False  # older versions
         self._shift = 0  # a Resolve that places frames elsewhere than asked
         self._imports = True
+        self._imports_once = False  # what is in the bin already is not imported again
         self._appends = True
 
     def GetRootFolder(self) -> Folder:
@@ -289,9 +290,12 @@ class MediaPool:
             first, last = info["StartIndex"], info["EndIndex"]
             if not self._imports or not all(Path(info["FilePath"] % n).is_file() for n in range(first, last + 1)):
                 continue
-            out.append(sequence(info["FilePath"], first, last, start=self._sequences_start))
-            out[-1]._spaces = self._spaces
-            self._folder._clips.append(out[-1])
+            made = sequence(info["FilePath"], first, last, start=self._sequences_start)
+            if self._imports_once and made.GetName() in [c.GetName() for c in self._folder._clips]:
+                continue
+            out.append(made)
+            made._spaces = self._spaces
+            self._folder._clips.append(made)
         return out
 
     def DeleteClips(self, clips: list[MediaPoolItem]) -> bool:

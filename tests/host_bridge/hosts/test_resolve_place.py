@@ -86,6 +86,19 @@ def test_the_track_above_is_used_where_it_is_free_and_else_a_new_one_made_under_
     assert place(suite).track == 5
 
 
+@pytest.mark.parametrize("once", [False, True])
+def test_a_second_render_of_the_same_files(once: bool, suite: Suite) -> None:
+    suite.project._pool._imports_once = once
+    place(suite)
+    place(suite)
+    assert above(suite) == above(suite, 3) == [(RECORD, COUNT, 0)]
+    before = fake.snapshot(suite.project)
+    suite.project._pool._appends = False
+    with pytest.raises(HostError):
+        place(suite)
+    assert fake.snapshot(suite.project) == before  # the media of the earlier renders stays
+
+
 def test_another_timeline_may_be_open_meanwhile(suite: Suite) -> None:
     host = suite.host()
     job = replace(host.shot().job, frames="1004-1008", output=suite.result())
