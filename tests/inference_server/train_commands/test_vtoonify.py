@@ -19,13 +19,17 @@ from inference_server.effects.vtoonify.variants import Imported
 from inference_server.models.loading import load_network
 from inference_server.models.store import Folder, ModelStore
 from inference_server.networks.vtoonify import VToonify
+from inference_server.plates.provenance import read_provenance
+from inference_server.runs import FrameDone
 from inference_server.train_commands import needs
 from inference_server.training import checkpoint
 from inference_server.training.errors import TrainingError
 from inference_server.training.tables import read_toml
+from tests.inference_server.effects.vtoonify.conftest import Lab, encoded, job
 from tests.inference_server.train_commands import tiny_store
 from tests.inference_server.training.recipes import tiny_vtoonify as tiny
 from tests.inference_server.training.test_loop import assert_same_state
+from tests.portrait import write_shot
 
 ROOT = Path(__file__).parents[3]
 
@@ -119,12 +123,28 @@ def test_from_the_first_stage_to_a_model_that_runs(
     assert isinstance(network, VToonify)
     with torch.inference_mode():
         assert network(torch.zeros(1, 22, 32, 48), torch.zeros(1, tiny.LATENTS, tiny.DIM), 0.25).shape == (1, 3, 64, 96)
+    _render(store, tmp_path)
     assert main(["models", "list", "--imported"]) == 0
     assert "mine" in capsys.readouterr().out
 
     with pytest.raises(ModelError, match="'mine' is already imported"):  # before the hours, not after them
         train("--out", tmp_path / "second")
     assert train("--out", tmp_path / "second", "--replace") == 0
+
+
+def _render(store: ModelStore, folder: Path) -> None:
+    """The effect renders a frame with the trained model."""
+    plate = write_shot(folder / "plate", range(1001, 1003))
+    lab = Lab(folder / "lab", store)
+    try:
+        events = lab.run(job(plate, folder / "out", {"model": "mine", "style": "style_2"}, frames="1002"))
+    finally:
+        lab.runner.close()
+    assert [e.status for e in events if isinstance(e, FrameDone)] == ["rendered"]
+    before, after = encoded(plate % 1002), encoded(str(folder / "out" / "o.1002.exr"))
+    changed = (before != after).any(axis=2)
+    assert 0.05 < changed.mean() < 0.9
+    assert "mine" in read_provenance(str(folder / "out" / "o.1002.exr")).models  # type: ignore[union-attr]
 
 
 def environment() -> dict[str, str]:
