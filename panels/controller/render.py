@@ -151,8 +151,10 @@ class Render:
             self.changed.emit()
             if isinstance(outcome, FaceplateError):
                 self._notices.error(outcome)
-            else:
-                self._submit(outcome)
+                return
+            self._submit(outcome)
+            if self._work.plate.state.error is not None:
+                self._work.plate.refresh()
 
         self._errands.run(lambda: host.prepare(spec), prepared)
 
@@ -183,7 +185,9 @@ class Render:
         plate = self._work.plate.state
         if not plate.spec.pattern:
             return (_missing("no plate is chosen", "Choose the plate's frames, as in shots/sh010.%04d.exr."),)
-        return (plate.error,) if plate.error is not None else ()
+        if plate.error is None or (self._host is not None and plate.error.code == "plate.no_frames"):
+            return ()  # what is not on disk yet, the host writes
+        return (plate.error,)
 
     def _values_problems(self) -> tuple[FaceplateError, ...]:
         effect = self._work.effects.current

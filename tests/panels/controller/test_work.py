@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -266,3 +267,25 @@ def test_a_host_gives_the_plate_keeps_the_values_and_shows_the_result(
     desk.wait(lambda: control.notices.kept[0].text == "nothing is selected")
     assert control.notices.kept[0].remedy == "Select a clip."
     assert launcher.status()["pong"]["running"] == 0
+
+
+def test_a_plate_that_the_host_has_yet_to_write_is_not_in_the_way(
+    desk: Desk, studio: Studio, open_panel: Callable[..., Bridge], tmp_path: Path
+) -> None:
+    written = Path(studio.plate("written", seed=25))
+
+    class Writer(FakeHost):
+        def prepare(self, job: JobSpec) -> JobSpec:
+            shutil.copytree(written.parent, tmp_path / "precomp")
+            return job
+
+    plate = PlateSpec(str(tmp_path / "precomp" / written.name), COLORSPACE)
+    host = Writer(JobSpec("render", plate, effect="look", frames="1003", output=str(tmp_path / "out" / "o.%04d.exr")))
+    control = open_panel(host, effect="").controller
+    desk.wait(lambda: control.plate.state.error is not None and control.values.params)
+    assert control.plate.state.error.code == "plate.no_frames"
+    assert control.render.problems() == ()
+    control.render.render()
+    desk.wait(lambda: host.imported)
+    desk.wait(lambda: control.plate.state.error is None and control.plate.state.found)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["o.1003.exr"]
