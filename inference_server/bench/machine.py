@@ -143,6 +143,11 @@ def _processor() -> str:
     return platform.processor() or f"{os.cpu_count()} CPUs"
 
 
+def mebibytes(size: int | None) -> str:
+    """For tables; a question mark where the system does not tell."""
+    return "?" if size is None else f"{size / 2**20:.0f} MiB"
+
+
 def forget_peak() -> None:
     """Starts the record of `resident_memory(peak=True)` anew, on Linux; freed memory is given back first."""
     if platform.libc_ver()[0] == "glibc":

@@ -27,6 +27,7 @@ from inference_server.bench.machine import (
     Precision,
     choose_device,
     measure_machine,
+    mebibytes,
     median_seconds,
     resident_memory,
 )
@@ -116,8 +117,8 @@ def table(machine: Machine, measurements: list[Measurement]) -> str:
                 f"{m.seconds:.3f}",
                 f"{m.rate / 1e9:.1f}",
                 f"{m.rate / machine.rate:.0%}",
-                _mebibytes(m.memory),
-                _mebibytes(own),
+                mebibytes(m.memory),
+                mebibytes(own),
             )
         )
     widths = [max(len(row[i]) for row in rows if i < 2 or row[3]) for i in range(len(rows[0]))]
@@ -126,10 +127,6 @@ def table(machine: Machine, measurements: list[Measurement]) -> str:
         cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join([*machine.lines(), "", *lines])
-
-
-def _mebibytes(size: int | None) -> str:
-    return "?" if size is None else f"{size / 2**20:.0f} MiB"
 
 
 def document(machine: Machine, measurements: list[Measurement], quick: bool) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from inference_server.bench.machine import (
     choose_device,
     forget_peak,
     measure_machine,
+    mebibytes,
     resident_memory,
     synchronise,
 )
@@ -216,8 +217,8 @@ def table(machine: Machine, measurements: list[Measurement]) -> str:
                 f"{m.multiply_adds / 1e9:.1f}",
                 f"{m.seconds:.4g}",
                 f"{m.to_floor(machine):.2f}",
-                _mebibytes(m.memory.peak),
-                _mebibytes(own),
+                mebibytes(m.memory.peak),
+                mebibytes(own),
                 f"{m.difference:.1e}",
                 ratio,
             )
@@ -225,10 +226,6 @@ def table(machine: Machine, measurements: list[Measurement]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*machine.lines(), "", *lines])
-
-
-def _mebibytes(size: int | None) -> str:
-    return "?" if size is None else f"{size / 2**20:.0f} MiB"
 
 
 def document(setup: Setup, machine: Machine, measurements: list[Measurement]) -> dict[str, Any]:
