@@ -82,6 +82,14 @@ def test_the_picture_is_the_networks(backbone: Backbone, degree: float, size: tu
     torch.testing.assert_close(baked, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("height")
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_batch_at_once_as_other_devices_take_it(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference_server.networks.vtoonify_baked.frame_by_frame", lambda x, work: work(x))
+    network, x = tiny(backbone), frames(3)
+    torch.testing.assert_close(bake(network, style(), 0.5)(x), network(x, style(), 0.5), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", list(HALF_TOLERANCE))
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_half_precision_stays_near(backbone: Backbone, dtype: torch.dtype) -> None:
