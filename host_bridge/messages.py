@@ -447,7 +447,7 @@ class JobProgress(Message):
 
     job_id: Annotated[str, "The job"]
     seq: Annotated[int, "`seq` of the last event before it"] = 0
-    stage: Annotated[str, "analyse or render"] = ""
+    stage: Annotated[str, "analyse, prepare or render"] = ""
     done: Annotated[int, "Frames done in this stage"] = 0
     total: Annotated[int, "Frames of this stage"] = 0
 
