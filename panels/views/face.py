@@ -243,9 +243,13 @@ class FacePage(Page):
         if column == 0:
             on = item.checkState(0) == QtCore.Qt.CheckState.Checked
             track = int(item.data(0, _TRACK))
-            edit = self._faces.corrections.tracks.get(track)
-            first, last = (edit.first, edit.last) if edit is not None else (None, None)
-            self._faces.set_track(track, enabled=on, first=first, last=last)
+            # Afterwards: the list is made anew, and Qt is still busy with this item.
+            QtCore.QTimer.singleShot(0, lambda: self._switch(track, on))
+
+    def _switch(self, track: int, on: bool) -> None:
+        edit = self._faces.corrections.tracks.get(track)
+        first, last = (edit.first, edit.last) if edit is not None else (None, None)
+        self._faces.set_track(track, enabled=on, first=first, last=last)
 
     def _other(self) -> int | None:
         """The chosen face, where it is not the selected one: what the selected one would be merged into."""

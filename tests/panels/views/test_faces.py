@@ -155,5 +155,6 @@ def test_a_face_is_switched_off_in_the_list(table: Table) -> None:
     item = table.window.face.tracks.topLevelItem(1)
     assert item is not None
     item.setCheckState(0, Qt.CheckState.Unchecked)
+    table.desk.wait(lambda: 2 in table.control.faces.corrections.tracks)
     assert not table.control.faces.corrections.tracks[2].enabled
     assert [v.enabled for v in table.control.faces.views] == [True, False]
