@@ -163,7 +163,9 @@ class PipelineRunner:
             record, analysis = yield from self.locate(source, wanted, readers)
             stack.enter_context(self._store.pin(record.id))
             settings, plan = yield from self._prepare(spec, source, record, analysis, readers)
-            job = RenderJob(spec, source, record, analysis, settings, output, matte_output, mask, plan, context)
+            effect = settings.effect
+            models = effect.models(settings.values) if isinstance(effect, ShotEffect) else {}
+            job = RenderJob(spec, source, record, analysis, settings, output, matte_output, mask, plan, models, context)
             yield Planned(record.id, tuple(p.frame for p in planned.frames), plan)
             if not settings.faces:
                 yield Warned("face.none", "no face was found in the shot; every frame is a copy of the plate")

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from host_bridge import __version__
 from host_bridge.jobspec import JobSpec, job_hash
-from inference_server.effects.base import ShotEffect
 from inference_server.plates.provenance import Provenance
 from inference_server.plates.reader import read_planned
 from inference_server.plates.sequence import Pattern, PlannedFrame
@@ -30,7 +29,10 @@ from inference_server.source import MaskSource, PlateSource
 
 @dataclass(frozen=True)
 class RenderJob:
-    """Everything a render needs that does not change from frame to frame."""
+    """Everything a render needs that does not change from frame to frame.
+
+    `models`: id -> hash and licence of every model that the effect uses.
+    """
 
     spec: JobSpec
     source: PlateSource
@@ -41,6 +43,7 @@ class RenderJob:
     matte_output: Pattern | None
     mask: MaskSource | None
     plan: Mapping[str, Any]
+    models: Mapping[str, str]
     context: JobContext
 
 
@@ -67,17 +70,11 @@ def frame_key(job: RenderJob, item: PlannedFrame) -> str:
             job.settings.effect.descriptor.version,
             __version__,
             dict(job.plan),
-            dict(models_of(job)),
+            dict(job.models),
         ],
         sort_keys=True,
     )
     return job_hash(job.spec, extra)
-
-
-def models_of(job: RenderJob) -> Mapping[str, str]:
-    """Model id -> hash and licence of what the effect used."""
-    effect = job.settings.effect
-    return effect.models(job.settings.values) if isinstance(effect, ShotEffect) else {}
 
 
 @lru_cache(maxsize=4096)
@@ -143,7 +140,7 @@ def write_frame(
         effect=job.spec.effect,
         version=f"{__version__}/{job.settings.effect.descriptor.version}",
         parameters={"params": job.spec.params, "edits": job.spec.edits, "face": job.spec.face},
-        models=models_of(job),
+        models=job.models,
         job=frame_key(job, item),
         shot=job.record.key,
         plan=json.dumps(dict(job.plan), sort_keys=True),

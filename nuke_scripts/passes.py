@@ -26,7 +26,7 @@ import nuke
 
 from host_bridge.cli.words import render_words
 from host_bridge.errors import ExitCode, FaceplateError, HostError, RequestError
-from host_bridge.farm.jobfile import JobFile, write_whole
+from host_bridge.farm.jobfile import JobFile, write_text
 from host_bridge.hosts.base import one_line
 from host_bridge.hosts.nuke_actions import settled
 from host_bridge.hosts.nuke_job import plan
@@ -112,7 +112,7 @@ def _render(job: JobSpec) -> list[str]:
         return render_words(job)
     except RequestError:
         file = Path(job.output).parent / "job.json"
-        write_whole(file, JobFile(job).text())
+        write_text(file, JobFile(job).text())
         return ["run", str(file)]
 
 

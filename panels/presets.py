@@ -25,6 +25,7 @@ from host_bridge.curves import Curve
 from host_bridge.effects import EffectDescriptor, check_curve
 from host_bridge.endpoint import config_dir
 from host_bridge.errors import FaceplateError, PanelError
+from host_bridge.files import write_whole
 
 VERSION = 1
 SUFFIX = ".faceplate.json"
@@ -120,15 +121,9 @@ def save_preset(path: Path, preset: Preset, *, replace: bool = False) -> None:
     """Write a preset file, whole or not at all. PanelError (`panel.preset`), also where there is one already."""
     if path.exists() and not replace:
         raise _wrong(path, "is there already", "Choose another name, or replace it.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     text = json.dumps(preset.to_json(), indent=1, ensure_ascii=False) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, text.encode())
     except OSError as error:
         raise _wrong(path, f"cannot be written: {error.strerror}", "Choose a folder that can be written.") from error
 

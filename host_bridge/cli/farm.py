@@ -23,7 +23,7 @@ from host_bridge.cli.progress import open_reporter
 from host_bridge.cli.render import add_output, connect, find_effect, run_job
 from host_bridge.errors import ExitCode, RequestError
 from host_bridge.farm import FARMS, FarmOptions, submit
-from host_bridge.farm.jobfile import chunk_of, mapped, read_job, read_openjd_rules, read_shot, write_whole
+from host_bridge.farm.jobfile import chunk_of, mapped, read_job, read_openjd_rules, read_shot, write_text
 
 _SUBMIT = """\
 Submit a render to a farm: the shot is analysed once, then its frames are rendered in chunks.
@@ -157,5 +157,5 @@ def _run(args: argparse.Namespace) -> int:
     with connect(args) as client:
         status = run_job(client, job, reporter)
     if args.analyse and status == ExitCode.OK and shot_file:
-        write_whole(shot_file, reporter.shot + "\n")
+        write_text(shot_file, reporter.shot + "\n")
     return status

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import struct
 import sys
 import zlib
@@ -31,6 +30,7 @@ from host_bridge.cli.progress import Reporter, open_reporter
 from host_bridge.client import Client, JobHandle, JobResult
 from host_bridge.effects import EffectDescriptor, descriptor_from_json
 from host_bridge.errors import ExitCode, FaceplateError, JobError, PlateError, unknown_name
+from host_bridge.files import write_whole
 from host_bridge.jobspec import MATTE_NAMES, JobSpec, PreviewSpec
 from host_bridge.messages import JobStarted
 
@@ -263,14 +263,8 @@ def write_png(path: Path, pixels: bytes, width: int, height: int) -> None:
     rows = b"".join(b"\0" + pixels[y * stride : (y + 1) * stride] for y in range(height))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 6)) + chunk(b"IEND", b"")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, data)
     except OSError as error:
         code = "plate.permission" if isinstance(error, PermissionError) else "plate.write_failed"
         raise PlateError(

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from host_bridge.errors import FarmError
-from host_bridge.farm.jobfile import write_whole
-from host_bridge.farm.openjd import run_command
+from host_bridge.farm.commands import analyse_command, render_command, run_command
+from host_bridge.farm.jobfile import write_text
 from host_bridge.framerange import format_frames
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ _JOB_ID = re.compile(r"^JobID=(\S+)\s*$", re.MULTILINE)
 
 def files(bundle: Bundle) -> Mapping[str, str]:
     more = ("--local", "--progress", "farm")
+    names = (str(bundle.job_file), str(bundle.shot_file))
     return {
         "analyse_job_info.txt": _job_info(bundle, "analyse", "0", 1),
-        "analyse_plugin_info.txt": _plugin_info(bundle, bundle.analyse_command(*more)),
+        "analyse_plugin_info.txt": _plugin_info(bundle, (*analyse_command(*names), *more)),
         "render_job_info.txt": _job_info(bundle, "render", format_frames(bundle.frames), bundle.options.chunk),
-        "render_plugin_info.txt": _plugin_info(bundle, bundle.render_command("<STARTFRAME>-<ENDFRAME>", *more)),
+        "render_plugin_info.txt": _plugin_info(bundle, (*render_command(*names, "<STARTFRAME>-<ENDFRAME>"), *more)),
     }
 
 
@@ -79,7 +80,7 @@ def hand_over(bundle: Bundle) -> str:
     analyse = _submitted(command, folder, "analyse")
     info = folder / "render_job_info.txt"
     text = "".join(line for line in info.read_text("utf-8").splitlines(True) if not line.startswith("JobDependencies="))
-    write_whole(info, text + f"JobDependencies={analyse}\n")
+    write_text(info, text + f"JobDependencies={analyse}\n")
     return f"analysis {analyse}, render {_submitted(command, folder, 'render')}"
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from host_bridge.errors import FarmError
+from host_bridge.files import write_whole
 from host_bridge.framerange import format_frames, parse_frames
 from host_bridge.jobspec import JobSpec, job_from_json
 from host_bridge.paths import map_path
@@ -111,13 +111,10 @@ def read_shot(path: Path) -> str:
     return found
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Put a small text file in place, whole or not at all. FarmError `farm.write`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_text(path: Path, text: str) -> None:
+    """Put a file of a submission in place, whole or not at all. FarmError `farm.write`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise FarmError(
             "farm.write",

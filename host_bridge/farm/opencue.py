@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from host_bridge.farm.openjd import run_command
+from host_bridge.farm.commands import analyse_command, render_command, run_command
 from host_bridge.framerange import format_frames
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ if __name__ == "__main__":
 def files(bundle: Bundle) -> Mapping[str, str]:
     options = bundle.options
     more = ("--local", "--progress", "farm")
+    names = (str(bundle.job_file), str(bundle.shot_file))
     launch = {
         name: value
         for name, value in (
@@ -72,8 +73,8 @@ def files(bundle: Bundle) -> Mapping[str, str]:
         frames=format_frames(bundle.frames),
         first=str(bundle.frames[0]),
         chunk=options.chunk,
-        analyse=_line((options.command, *bundle.analyse_command(*more))),
-        render=_line((options.command, *bundle.render_command("#FRAMESPEC#", *more))),
+        analyse=_line((options.command, *analyse_command(*names), *more)),
+        render=_line((options.command, *render_command(*names, "#FRAMESPEC#"), *more)),
         tags=[options.pool] if options.pool else [],
         launch=launch,
     )

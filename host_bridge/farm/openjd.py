@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from host_bridge.endpoint import CONNECTION_FILE
 from host_bridge.errors import FarmError
+from host_bridge.farm.commands import analyse_command, render_command, run_command
 from host_bridge.farm.jobfile import JobFile
 from host_bridge.framerange import format_frames
 
@@ -33,16 +33,9 @@ def files(bundle: Bundle) -> Mapping[str, str]:
 def template(bundle: Bundle) -> dict[str, Any]:
     """The job template. Paths in it are the submitting machine's; a session's path mapping rules are applied."""
     common = ("--map-rules", "{{Session.PathMappingRulesFile}}", "--progress", "farm")
-    analyse = ("run", "{{Task.File.Job}}", "--analyse", "--shot-file", "{{Param.ShotFile}}", *common)
-    render = (
-        "run",
-        "{{Task.File.Job}}",
-        "--chunk",
-        "{{Task.Param.Frame}}",
-        "--shot-file",
-        "{{Param.ShotFile}}",
-        *common,
-    )
+    files = ("{{Task.File.Job}}", "{{Param.ShotFile}}")
+    analyse = (*analyse_command(*files), *common)
+    render = (*render_command(*files, "{{Task.Param.Frame}}"), *common)
     return {
         "specificationVersion": "jobtemplate-2023-09",
         "extensions": ["TASK_CHUNKING"],
@@ -141,22 +134,3 @@ def hand_over(bundle: Bundle) -> str:
         )
     options = [] if bundle.options.priority < 0 else ["--priority", str(bundle.options.priority)]
     return run_command([command, "bundle", "submit", *options, "--yes", str(bundle.folder)])
-
-
-def run_command(command: list[str]) -> str:
-    """What a farm's command said. FarmError `farm.refused` with its last words where it failed."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FarmError(
-            "farm.refused", f"{command[0]} did not answer: {error}", value=command[0], remedy="Try it in a shell."
-        ) from error
-    said = (done.stdout + done.stderr).strip()
-    if done.returncode:
-        raise FarmError(
-            "farm.refused",
-            f"{command[0]} ended with status {done.returncode}: {said[-600:]}",
-            value=done.returncode,
-            remedy="What it says comes from the farm; the written files can be submitted by hand.",
-        )
-    return said

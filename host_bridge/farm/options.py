@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class FarmOptions:
     """`chunk` frames to a task; `priority` on the farm's own scale, -1 = its default; `pool`, `secondary_pool`,
-    `group` for Deadline; `show`, `shot`, `department` (a tag of hosts: `pool`) for OpenCue. `command` is Faceplate as
+    `group` for Deadline; `show`, `shot` and `pool` (a tag of the hosts) for OpenCue. `command` is Faceplate as
     the workers call it. `bundle` is the submission's folder, "" = beside the output. `path_maps` are (from, to) rules
     for workers that mount the plates elsewhere. `write_only` writes the folder and submits nothing.
     """

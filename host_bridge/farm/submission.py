@@ -13,7 +13,7 @@ from pathlib import Path
 
 from host_bridge.errors import RequestError
 from host_bridge.farm import deadline, opencue, openjd
-from host_bridge.farm.jobfile import JobFile, write_whole
+from host_bridge.farm.jobfile import JobFile, write_text
 from host_bridge.farm.options import FarmOptions
 from host_bridge.framerange import format_frames, parse_frames
 from host_bridge.jobspec import JobSpec
@@ -39,14 +39,6 @@ class Bundle:
     @property
     def shot_file(self) -> Path:
         return self.folder / SHOT_FILE
-
-    def analyse_command(self, *more: str) -> tuple[str, ...]:
-        """What the first task runs: the shot's analysis, whole."""
-        return ("run", str(self.job_file), "--analyse", "--shot-file", str(self.shot_file), *more)
-
-    def render_command(self, chunk: str, *more: str) -> tuple[str, ...]:
-        """What a chunk's task runs."""
-        return ("run", str(self.job_file), "--chunk", chunk, "--shot-file", str(self.shot_file), *more)
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,7 @@ def submit(job: JobSpec, farm: str, options: FarmOptions | None = None) -> Submi
     bundle = Bundle(folder.absolute(), name, job, frames, options)
     texts = {JOB_FILE: JobFile(job, options.path_maps).text(), **FARMS[farm].files(bundle)}
     for file, text in texts.items():
-        write_whole(bundle.folder / file, text)
+        write_text(bundle.folder / file, text)
     said = "" if options.write_only else FARMS[farm].hand_over(bundle)
     return Submission(bundle.folder, tuple(bundle.folder / file for file in texts), said)
 

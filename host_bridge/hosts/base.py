@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 from host_bridge import __version__
 from host_bridge.effects import EffectDescriptor, descriptor_from_json
 from host_bridge.errors import FaceplateError
+from host_bridge.files import write_whole
 from host_bridge.jobspec import JobSpec
 
 _log = logging.getLogger("faceplate.hosts")
@@ -96,11 +97,8 @@ def remember_effects(effects: Iterable[Mapping[str, Any]], folder: Path | None =
     """
     data = [dict(item) for item in effects]
     folder = folder or cache_dir()
-    temporary = folder / f".effects.{os.getpid()}.json"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"version": __version__, "effects": data}), encoding="utf-8")
-        temporary.replace(folder / "effects.json")
+        write_whole(folder / "effects.json", json.dumps({"version": __version__, "effects": data}).encode())
     except OSError as error:
         _log.warning("the list of effects is not kept for sessions without a server: %s", error)
     return tuple(descriptor_from_json(item) for item in data)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from host_bridge import __version__
 from host_bridge.errors import HostError
+from host_bridge.files import write_whole
 from host_bridge.hosts.base import Finding
 
 PACKAGES = ("host_bridge", "panels", "nuke_scripts")
@@ -251,15 +252,7 @@ def _without_line(content: bytes, newline_added: bool) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     """Replace a file at once, keeping its mode and following a link to where the studio keeps it."""
-    path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        if path.exists():
-            shutil.copymode(path, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(Path(os.path.realpath(path)), content, keep_mode=True)
 
 
 def _refused(error: OSError, folder: Path) -> HostError:

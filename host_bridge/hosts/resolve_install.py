@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from host_bridge.errors import HostError
+from host_bridge.files import write_whole
 from host_bridge.hosts.base import Finding
 from host_bridge.hosts.resolve_api import script_paths
 
@@ -48,7 +49,7 @@ def install(args: argparse.Namespace) -> Iterator[Finding]:
         )
     try:
         for path, source in _targets(folder).items():
-            _write(path, _filled(source))
+            write_whole(path, _filled(source).encode())
     except OSError as error:
         raise _refused(error, folder) from error
     yield Finding("resolve", "ok", f"{', '.join(SCRIPTS)} in {folder} ({' and '.join(PAGES)})")
@@ -135,16 +136,6 @@ def _ours(path: Path) -> bool:
         return _MARK in path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise _refused(error, path.parent) from error
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _refused(error: OSError, folder: Path) -> HostError:

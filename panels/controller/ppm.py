@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
+from host_bridge.files import write_whole
 from panels.controller.preview import Picture
 
 _HEADER = re.compile(rb"P6 (\d{1,5}) (\d{1,5}) 255\n")
@@ -13,12 +13,7 @@ _HEADER = re.compile(rb"P6 (\d{1,5}) (\d{1,5}) 255\n")
 
 def write_ppm(path: Path, picture: Picture) -> None:
     """Write a picture, whole or not at all. OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(b"P6 %d %d 255\n" % (picture.width, picture.height) + picture.pixels)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, b"P6 %d %d 255\n" % (picture.width, picture.height) + picture.pixels)
 
 
 def read_ppm(path: Path) -> Picture | None:

@@ -55,6 +55,10 @@ class AdversarialTraining(ABC):
         """What the generator minimises beside the adversarial loss, weighted."""
         return {}
 
+    def score(self, modules: Modules) -> float | None:
+        """None: how good pictures against a discriminator are is for people to see; the last step is kept."""
+        return None
+
     def book_keeping(self) -> dict[str, nn.Module]:
         """ "ada" and "path", fresh."""
         g = self.gan

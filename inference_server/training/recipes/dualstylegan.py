@@ -192,10 +192,6 @@ class DualPretrain(AdversarialTraining):
             rows.append(torch.cat([shown_at(p, min(SHEET_SIDE, g.size)) for p in shown]))
         return Sheet(torch.stack(rows), ("content", "style", "target", "ours"))
 
-    def score(self, modules: Modules) -> float | None:
-        """None: the last step is what stage 3 starts from."""
-        return None
-
     def card(self) -> CardFacts:
         return CardFacts(
             id=self.settings.id,
@@ -363,10 +359,6 @@ class DualTransfer(AdversarialTraining):
             ]
             rows.append(torch.cat([shown_at(p, min(SHEET_SIDE, g.size)) for p in shown]))
         return Sheet(torch.stack(rows), ("exemplar", "content", "styled", "other face"))
-
-    def score(self, modules: Modules) -> float | None:
-        """None: how well a style is met is for people to see."""
-        return None
 
     def card(self) -> CardFacts:
         return CardFacts(

@@ -113,10 +113,6 @@ class StyleganFinetune(AdversarialTraining):
             columns.append(torch.cat([shown_at(row, min(SHEET_SIDE, g.size)) for row in rows]))
         return Sheet(torch.stack(columns, dim=1), ("before", "fine-tuned"))
 
-    def score(self, modules: Modules) -> float | None:
-        """None: how well a style is met is for people to see."""
-        return None
-
     def card(self) -> CardFacts:
         return CardFacts(
             id=self.settings.id,
