@@ -280,8 +280,6 @@ class Gateway:
         self._later(check, then)
 
     def _preview(self, session: str, header: Header, message: m.Preview) -> None:
-        self._newest_preview[session] = header.id
-
         def check() -> PreviewSpec:
             spec = check_preview(message.preview, self._config, self._catalog.descriptors)
             check_paths(spec.job, self._roots)
@@ -293,7 +291,8 @@ class Gateway:
             else:
                 self._scheduler.questions.preview(session, header, spec, message.stamp)
 
-        self._checked(session, header, check, ask)
+        if self._checked(session, header, check, ask):  # one that is refused as too many takes nobody's place
+            self._newest_preview[session] = header.id
 
     def _list_effects(self, session: str, header: Header) -> None:
         def answer(effects: list[dict[str, Any]]) -> None:
@@ -352,8 +351,11 @@ class Gateway:
 
         self._checked(session, header, check, ask)
 
-    def _checked(self, session: str, header: Header, check: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Do `check` on another thread; answer with its error, or go on here with its result."""
+    def _checked(self, session: str, header: Header, check: Callable[[], T], then: Callable[[T], None]) -> bool:
+        """Do `check` on another thread; answer with its error, or go on here with its result.
+
+        False where too many checks wait already, which has been answered.
+        """
 
         def checked(outcome: T | FaceplateError) -> None:
             if isinstance(outcome, FaceplateError):
@@ -361,7 +363,7 @@ class Gateway:
             else:
                 then(outcome)
 
-        self._later(check, checked)
+        return self._later(check, checked)
 
     def _shutdown(self, session: str, header: Header) -> None:
         self._to_client(session, m.Bye(), header, ())
@@ -448,11 +450,11 @@ class Gateway:
                 return
             take(frames)
 
-    def _later(self, work: Callable[[], T], then: Callable[[T | FaceplateError], None]) -> None:
-        """Do `work` on another thread and call `then` here with its result or error."""
+    def _later(self, work: Callable[[], T], then: Callable[[T | FaceplateError], None]) -> bool:
+        """Do `work` on another thread and call `then` here with its result or error; False: too many wait already."""
         if self._checks >= _MAX_CHECKS:
             then(busy(_MAX_CHECKS))
-            return
+            return False
         self._checks += 1
 
         def finish(outcome: T | FaceplateError) -> None:
@@ -478,6 +480,7 @@ class Gateway:
             self._mailbox.put(lambda: finish(outcome))
 
         self._pool.submit(work).add_done_callback(done)
+        return True
 
 
 def _job_id(text: str) -> str:
