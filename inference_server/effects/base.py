@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -66,11 +67,13 @@ class ShotData:
     maps    frame -> name -> array of that frame, read when asked for
     scale   pixels of this rendering to one of the plate's: 1, below 1 in a reduced preview. Arrays and maps speak of
             the plate's pixels.
+    steps   name -> folder of every long step that has been taken (see StagedEffect)
     """
 
     arrays: Arrays = field(default_factory=dict)
     maps: Callable[[int], Arrays] = _no_maps
     scale: float = 1.0
+    steps: Mapping[str, Path] = field(default_factory=dict)
 
 
 NO_DATA = ShotData()
@@ -211,4 +214,40 @@ class ShotEffect(Effect, Protocol):
 
     def models(self, values: EffectValues) -> Mapping[str, str]:
         """Model id -> sha256 and licence of every model that the pixels depend on, for the picture's metadata."""
+        ...
+
+
+class StepView(ShotView, Protocol):
+    """One face of a shot, as a long step sees it.
+
+    data    what `analyse` learned, and the folders of the steps before this one
+    folder  where the step puts what it makes, in files of its own choice. What a killed or cancelled run of the same
+            step (same key) left there is still there, so that it can go on.
+    """
+
+    @property
+    def data(self) -> ShotData: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+
+@runtime_checkable
+class StagedEffect(ShotEffect, Protocol):
+    """An effect with steps that take minutes: they are jobs of their own (`adapt`), and a render only reads them.
+
+    A render whose values need a step that has not been taken with just these values is refused, and says which job to
+    run; nothing that was made for other values is ever taken.
+    """
+
+    def steps(self, values: EffectValues) -> tuple[str, ...]:
+        """The steps these values need, in order; each may build on those before it."""
+        ...
+
+    def step_key(self, step: str, values: EffectValues) -> Mapping[str, Any]:
+        """Everything that the step depends on besides `shot_key` and the steps before it, as JSON: curves, models."""
+        ...
+
+    def run_step(self, step: str, shot: StepView) -> Generator[RunEvent, None, None]:
+        """Take it; what is in the folder when this returns is the result. Closing the generator cancels it."""
         ...
