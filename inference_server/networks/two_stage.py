@@ -14,6 +14,9 @@ U-Nets here:
     Refiner      24, 48, 96, 128                     18      804,731            116 px
     together                                               5,559,038
 
+A translator of several styles takes the weight of each as a constant plane beside the frame: 288 parameters a style
+(0.005 %), and weights between two styles mix them. The refiner needs to know of no style: it sees the picture.
+
 Batch norm, not instance norm: in inference it is a constant, so that the statistics of a moving picture cannot make
 it flicker, a tile gives what the frame gives, and it folds into the convolutions (`folded`). Any height and width:
 the edge is repeated up to a multiple of `multiple`, and cut off again.
@@ -34,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from inference_server.networks.tensors import check_shape
+from inference_server.networks.tensors import ShapeError, check_shape
 
 LEAK = 0.2
 ORDER = 2  # L: frames the refiner looks back
@@ -94,15 +97,31 @@ class UNet(nn.Module):
 
 
 class Translator(nn.Module):
-    """Stage one, G_XY: a frame [N, 3, H, W] in [-1, 1] to its stylised version, same shape and range."""
+    """Stage one, G_XY: a frame [N, 3, H, W] in [-1, 1] to its stylised version, same shape and range.
 
-    def __init__(self, widths: Sequence[int] = TRANSLATOR_WIDTHS) -> None:
+    styles: how many styles the network holds. With one it takes the frame alone.
+    """
+
+    def __init__(self, widths: Sequence[int] = TRANSLATOR_WIDTHS, styles: int = 1) -> None:
         super().__init__()
-        self.net = UNet(3, widths)
+        if styles < 1:
+            raise ValueError(f"a translator holds one style or more, not {styles}")
+        self.styles = styles
+        self.net = UNet(3 + (styles if styles > 1 else 0), widths)
 
-    def forward(self, frame: Tensor) -> Tensor:
-        """Raises ShapeError."""
+    def forward(self, frame: Tensor, style: Tensor | None = None) -> Tensor:
+        """style: [N, styles], weights that sum to 1; needed with several styles, without effect with one.
+
+        Raises ShapeError.
+        """
         check_shape("frame", frame, "N", 3, "H", "W")
+        if self.styles > 1:
+            n, _, h, w = frame.shape
+            if style is None:
+                raise ShapeError(f"style: expected shape [{n}, {self.styles}], got none")
+            check_shape("style", style, n, self.styles)
+            planes = style.to(frame.dtype)[:, :, None, None].expand(n, self.styles, h, w)
+            frame = torch.cat([frame, planes], dim=1)
         return torch.tanh(self.net(frame))
 
 
@@ -140,12 +159,20 @@ class Memory:
     refined: tuple[Tensor, Tensor]
 
 
-def step(translator: nn.Module, refiner: nn.Module, frame: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
+def step(
+    translator: nn.Module, refiner: nn.Module, frame: Tensor, memory: Memory | None, style: Tensor | None = None
+) -> tuple[Tensor, Memory]:
     """One frame of a sequence [N, 3, H, W] -> its refined picture, and the memory for the next.
 
-    Without memory, at a shot's start, the first frame and its translation stand for those before it.
+    Without memory, at a shot's start, the first frame and its translation stand for those before it. style: as the
+    translator takes it.
     """
-    intermediate: Tensor = translator(frame)
+    intermediate: Tensor = translator(frame) if style is None else translator(frame, style)
+    return refine(refiner, frame, intermediate, memory)
+
+
+def refine(refiner: nn.Module, frame: Tensor, intermediate: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
+    """`step` for a frame whose translation is known, [N, 3, H, W] both."""
     if memory is None:
         memory = Memory((frame, frame), (intermediate, intermediate))
     (x1, x2), (y1, y2) = memory.frames, memory.refined

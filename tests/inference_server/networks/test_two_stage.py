@@ -43,6 +43,29 @@ def test_parameters_are_those_of_the_table() -> None:
     assert count(translator) + count(refiner) == pytest.approx(5.56e6, rel=0.01)
 
 
+@pytest.mark.parametrize("styles", [2, 4])
+def test_a_translator_of_several_styles_is_hardly_larger(styles: int) -> None:
+    translator = Translator(styles=styles)
+    assert count(translator) == 4_754_307 + 288 * styles
+    assert count(translator) + count(Refiner()) == pytest.approx(5.56e6, rel=0.01)
+
+
+def test_weights_choose_and_mix_styles() -> None:
+    translator = lively(Translator(SMALL, styles=2), 4)
+    x = (torch.rand(1, 3, 24, 24) * 2 - 1).expand(3, -1, -1, -1)
+    first, second, between = translator(x, torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))
+    assert (first - second).abs().max() > 0.01
+    assert (between - first).abs().mean() < (second - first).abs().mean()
+    # In a batch every frame has its own style, and a sequence is drawn in the style it is asked for.
+    y, _ = step(translator, Refiner(SMALL).eval(), x[:1], None, torch.tensor([[0.0, 1.0]]))
+    assert torch.allclose(y[0], second, atol=1e-5)
+    for style in (None, torch.ones(3, 1), torch.ones(1, 2)):
+        with pytest.raises(ShapeError, match="style"):
+            translator(x, style)
+    with pytest.raises(ValueError, match="one style or more"):
+        Translator(SMALL, styles=0)
+
+
 @pytest.mark.parametrize(("levels", "expected"), [(5, 236), (4, 116)])
 def test_receptive_field_is_that_of_the_table(levels: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # A mean counts every pixel that a maximum could choose.
