@@ -68,7 +68,8 @@ class EffectDescriptor:
     `edits` names the attribute directions that an ordered `--edit name=strength` list may use, each a
     `double` parameter at 0 = no change. `longest_step_s` is a bound on how long one
     uninterruptible step takes at 1080p on two CPU cores; it bounds cancel and preview. A recurrent effect declares
-    `segment` (frames between restarts) and `preroll`.
+    `segment` (frames between restarts) and `preroll`. `steps` names what may have to be run as a job of its own
+    (`faceplate adapt`) before a render.
     """
 
     identifier: str
@@ -88,6 +89,7 @@ class EffectDescriptor:
     longest_step_s: float = 2.0
     licence: str = "Apache-2.0"
     models: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
 
     @property
     def settable(self) -> tuple[Param, ...]:

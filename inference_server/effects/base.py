@@ -67,7 +67,8 @@ class ShotData:
     maps    frame -> name -> array of that frame, read when asked for
     scale   pixels of this rendering to one of the plate's: 1, below 1 in a reduced preview. Arrays and maps speak of
             the plate's pixels.
-    steps   name -> folder of every long step that has been taken (see StagedEffect)
+    steps   name -> folder of every long step that has been taken with these values (see StagedEffect). A render has
+            them all; a preview is made with those there are
     """
 
     arrays: Arrays = field(default_factory=dict)
@@ -217,13 +218,33 @@ class ShotEffect(Effect, Protocol):
         ...
 
 
-class StepView(ShotView, Protocol):
-    """One face of a shot, as a long step sees it.
+class StepView(Protocol):
+    """One face of a shot, as a long step sees it: what a ShotView shows, and where to put the result.
 
+    track, frames, window, values, style, face, inputs   as in ShotView
     data    what `analyse` learned, and the folders of the steps before this one
-    folder  where the step puts what it makes, in files of its own choice. What a killed or cancelled run of the same
-            step (same key) left there is still there, so that it can go on.
+    folder  where the step puts its result, in files of its own choice. What a killed or cancelled run of the same step
+            (same key) left there is still there, so that it can go on.
     """
+
+    @property
+    def track(self) -> int: ...
+
+    @property
+    def frames(self) -> tuple[int, ...]: ...
+
+    @property
+    def window(self) -> Window: ...
+
+    @property
+    def values(self) -> EffectValues: ...
+
+    @property
+    def style(self) -> Tensor | None: ...
+
+    def face(self, frame: int) -> FaceFrame: ...
+
+    def inputs(self, frames: Sequence[int], region: Callable[[FaceFrame], Window]) -> Iterator[FaceInput]: ...
 
     @property
     def data(self) -> ShotData: ...
@@ -231,23 +252,42 @@ class StepView(ShotView, Protocol):
     @property
     def folder(self) -> Path: ...
 
+    def earlier(self, source: str) -> Path:
+        """The result of the same step that is kept under an actor's name, or that of the same effect in another shot.
+
+        ShotError `shot.not_adapted` where there is none.
+        """
+        ...
+
 
 @runtime_checkable
 class StagedEffect(ShotEffect, Protocol):
     """An effect with steps that take minutes: they are jobs of their own (`adapt`), and a render only reads them.
 
     A render whose values need a step that has not been taken with just these values is refused, and says which job to
-    run; nothing that was made for other values is ever taken.
+    run; nothing that was made for other values is ever taken. A preview is not refused: its `ShotData.steps` lacks
+    what has not been taken, the effect shows what it can without, and the picture is marked as not final.
+
+    The names of all steps that values may need are the descriptor's `steps`.
     """
 
     def steps(self, values: EffectValues) -> tuple[str, ...]:
         """The steps these values need, in order; each may build on those before it."""
         ...
 
-    def step_key(self, step: str, values: EffectValues) -> Mapping[str, Any]:
-        """Everything that the step depends on besides `shot_key` and the steps before it, as JSON: curves, models."""
+    def step_key(self, step: str, values: EffectValues, frames: Sequence[int]) -> Mapping[str, Any]:
+        """Everything that the step depends on besides `shot_key` and the steps before it, as JSON.
+
+        `frames` are those of the shot in which the face is; a curve is best sampled there. The names are shown to the
+        artist where something was made for other values: "strengths", "iterations", "models".
+        """
         ...
 
     def run_step(self, step: str, shot: StepView) -> Generator[RunEvent, None, None]:
-        """Take it; what is in the folder when this returns is the result. Closing the generator cancels it."""
+        """Take it; what is in `shot.folder` when this returns is the result. Closing the generator cancels it.
+
+        The step says how far it is with `effects.steps.note_result` whenever what is in the folder could be used as
+        it is: the best so far of a cancelled run is what the artist may accept. What only going on needs lies in the
+        folder `effects.steps.RUN` and is dropped from the result. Progress has the step's name as its stage.
+        """
         ...
