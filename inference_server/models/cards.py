@@ -110,11 +110,22 @@ class VToonifySpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     color_transfer: bool = False
 
 
+class DirectionSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a semantic direction is meant: the rows [first, stop) of a code it moves (all when not said), what its
+    authors multiply a strength with, and the strengths a slider spans.
+    """
+
+    layers: tuple[int, int] | None = None
+    scale: float = 1.0
+    display: tuple[float, float] = (-3.0, 3.0)
+
+
 class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A model card. `file`, `bytes` and `sha256` describe the official file; `parts`, `tensors` and `style_codes`
     what is taken out of it; `parameters` how many values the network has; `not_imported`, when set, why Faceplate
-    lists the file but takes nothing from it; `vtoonify` which variant a VToonify-D is. A `template` describes a family
-    of files of which any may be imported under an id of the artist's own.
+    lists the file but takes nothing from it; `vtoonify` which variant a VToonify-D is; `direction` how a semantic
+    direction is applied. A `template` describes a family of files of which any may be imported under an id of the
+    artist's own.
     """
 
     id: str
@@ -137,6 +148,7 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
     style_codes: StyleCodesSpec | None = None
     vtoonify: VToonifySpec | None = None
+    direction: DirectionSpec | None = None
     template: bool = False
     not_imported: str = ""
     notes: str = ""
@@ -207,6 +219,14 @@ def check_card(card: Card, where: str) -> Card:
             raise _bad_card(where, f"tensor name {name!r} must be lower-case letters, digits and underscores")
         if not spec.shapes or any(size < -1 or size == 0 for shape in spec.shapes for size in shape):
             raise _bad_card(where, f"shapes of tensor {name!r} must be lists of positive sizes or -1")
+    if card.direction is not None:
+        rows, (low, high) = card.direction.layers, card.direction.display
+        if rows is not None and not 0 <= rows[0] < rows[1]:
+            raise _bad_card(where, f"layers {list(rows)} of a direction must be [first, stop)")
+        if not card.direction.scale or not low < high:
+            raise _bad_card(
+                where, f"a direction's scale {card.direction.scale:g} or display {[low, high]} means nothing"
+            )
     return card
 
 
