@@ -110,6 +110,22 @@ class VToonifySpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     color_transfer: bool = False
 
 
+class TwoStageSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a two-stage translator (parts `translator` and, where it has one, `refiner`) was trained for.
+
+    `styles` names its styles in the order of the translator's weights; `keyframe` says that it learned one shot's
+    painted frames. `crop`, `size` and `padding` are what it saw of a plate, as effects.two_stage.crop.Framing says.
+    `regions` is what of the picture was learned (as the parameter of that name; `crop` is all of it).
+    """
+
+    styles: tuple[str, ...] = ()
+    keyframe: bool = False
+    crop: Literal["follow", "fixed", "full"] = "follow"
+    size: float = 64.0
+    padding: tuple[float, float, float, float] = (140.0, 140.0, 150.0, 160.0)
+    regions: str = "head"
+
+
 class DirectionSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a semantic direction is meant: the rows [first, stop) of a code it moves (all when not said), what its
     authors multiply a strength with, and the strengths a slider spans.
@@ -123,9 +139,9 @@ class DirectionSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A model card. `file`, `bytes` and `sha256` describe the official file; `parts`, `tensors` and `style_codes`
     what is taken out of it; `parameters` how many values the network has; `not_imported`, when set, why Faceplate
-    lists the file but takes nothing from it; `vtoonify` which variant a VToonify-D is; `direction` how a semantic
-    direction is applied. A `template` describes a family of files of which any may be imported under an id of the
-    artist's own.
+    lists the file but takes nothing from it; `vtoonify` which variant a VToonify-D is; `two_stage` what a two-stage
+    translator was trained for; `direction` how a semantic direction is applied. A `template` describes a family of
+    files of which any may be imported under an id of the artist's own.
     """
 
     id: str
@@ -148,6 +164,7 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
     style_codes: StyleCodesSpec | None = None
     vtoonify: VToonifySpec | None = None
+    two_stage: TwoStageSpec | None = None
     direction: DirectionSpec | None = None
     template: bool = False
     not_imported: str = ""
@@ -323,10 +340,11 @@ def card_to_table(card: Card) -> dict[str, Any]:
     table = msgspec.to_builtins(card, str_keys=True)
     keep_false = [{**licence} for licence in table.pop("licences")]
     configs = {name: part.pop("config", {}) for name, part in table.get("parts", {}).items()}
-    variant = table.pop("vtoonify", None)  # style number 0 and degree 0 say something
+    # Their zeros say something: style number 0, degree 0, the plate's own size.
+    variants = {name: table.pop(name) for name in ("vtoonify", "two_stage") if table.get(name) is not None}
     out: dict[str, Any] = dense(table)
-    if variant is not None:
-        out["vtoonify"] = {key: value for key, value in variant.items() if value not in (None, "", False) or value == 0}
+    for name, variant in variants.items():
+        out[name] = {key: value for key, value in variant.items() if value not in (None, "", False, []) or value == 0}
     out["licences"] = keep_false
     for name, config in configs.items():
         if config:

@@ -17,6 +17,7 @@ from host_bridge.errors import ModelError
 from inference_server.models.builders import layout
 from inference_server.models.cards import (
     Card,
+    TwoStageSpec,
     VToonifySpec,
     card_to_table,
     check_card,
@@ -195,3 +196,11 @@ def test_variants_of_vtoonify_say_style_and_degree_also_where_they_are_0(tmp_pat
     still = msgspec.structs.replace(published[0], vtoonify=VToonifySpec(codes="c", style=0, degree=0.0))
     (path := tmp_path / "still.toml").write_text(tomli_w.dumps(card_to_table(still)), encoding="utf-8")
     assert read_cards(path)[0].vtoonify == still.vtoonify
+
+
+def test_a_two_stage_model_says_what_it_saw_also_where_that_is_0(tmp_path: Path) -> None:
+    """Size 0 is the plate's own; it must not become the default on its way through a file."""
+    whole = TwoStageSpec(styles=("ink",), keyframe=True, crop="full", size=0.0, padding=(0.0, 0.0, 0.0, 0.0))
+    own = msgspec.structs.replace(official_card("raft-small"), two_stage=whole)
+    (path := tmp_path / "own.toml").write_text(tomli_w.dumps(card_to_table(own)), encoding="utf-8")
+    assert read_cards(path)[0].two_stage == whole
