@@ -1,7 +1,8 @@
 """Decides which edits of codes the imported models make, under which names, and how each is read from the store.
 
-A model makes an edit when its card has a tensor `direction`; its edit is named by the model's id without `direction-`.
-GANSpace's file of components makes the edits of its published list, named `ganspace-...`.
+A model makes an edit when its card has a tensor `direction` or a Latent Transformer's network; its edit is named by the
+model's id without `direction-`. GANSpace's file of components makes the edits of its published list, named
+`ganspace-...`. Installed packages may register more (transformers.py).
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from host_bridge.effects import Param
-from host_bridge.errors import unknown_name
-from inference_server.directions import ganspace
+from host_bridge.errors import ModelError, unknown_name
+from inference_server.directions import ganspace, transformers
 from inference_server.directions.types import CodeEdit, Direction, Kind
 from inference_server.models.cards import DirectionSpec, official_cards
 from inference_server.models.store import ModelStore, StoredModel
@@ -29,7 +30,8 @@ class Offered:
     name     what an edit list calls it
     label    for people
     display  the strengths a slider spans; any other is allowed, 0 changes nothing
-    model    the stored model it is read from, with that model's hash and licence
+    model    the stored model it is read from, with that model's hash and licence; "" for a registered transformer,
+             whose hash is the loaded edit's `digest`
     layers   the rows [first, stop) it moves, None for all
     """
 
@@ -56,14 +58,22 @@ def edit_name(model_id: str) -> str:
 
 
 def offered(store: ModelStore) -> tuple[Offered, ...]:
-    """Every edit of the imported models, by name; reads cards only."""
-    found: dict[str, Offered] = {}
+    """Every edit of the imported models and of installed packages, by name; of models it reads the cards only."""
+    found: dict[str, Offered] = {
+        name: Offered(name, t.label, t.hint, "transformer", t.display, "", "", t.licence, t.noncommercial)
+        for name, t in transformers.registered()[0].items()
+    }
     for model in store.models().values():
         for one in _of_model(model):
-            # A direction of the artist's own hides a listed component of the same name.
-            if one.name not in found or one.kind != "component":
+            # What the artist imported by itself hides what comes with a list.
+            if one.name not in found or not found[one.name].model or one.kind != "component":
                 found[one.name] = one
     return tuple(found[name] for name in sorted(found))
+
+
+def problems() -> list[ModelError]:
+    """What is wrong with registered transformers that `offered` leaves out."""
+    return transformers.registered()[1]
 
 
 def load(store: ModelStore, name: str, *, layers: int, size: int) -> CodeEdit:
@@ -75,7 +85,7 @@ def load(store: ModelStore, name: str, *, layers: int, size: int) -> CodeEdit:
     one = next((o for o in offered(store) if o.name == name), None)
     if one is None:
         raise _unknown(store, name)
-    edit = _read(store.get(one.model), one)
+    edit = _read(store.get(one.model), one) if one.model else transformers.registered()[0][name].make(store)
     edit.check(layers, size)
     return edit
 
@@ -98,6 +108,18 @@ def _of_model(model: StoredModel) -> Iterator[Offered]:
                 card.noncommercial,
                 (listed.first, listed.last + 1),
             )
+    elif any(part.network == transformers.NETWORK for part in card.parts.values()):
+        yield Offered(
+            edit_name(card.id),
+            edit_name(card.id),
+            "A learned transformer of codes; 1 is a full change.",
+            "transformer",
+            transformers.DISPLAY,
+            model.id,
+            model.sha256,
+            model.licence,
+            card.noncommercial,
+        )
     elif TENSOR in card.tensors:
         spec = card.direction or DirectionSpec()
         yield Offered(
@@ -115,6 +137,8 @@ def _of_model(model: StoredModel) -> Iterator[Offered]:
 
 
 def _read(model: StoredModel, one: Offered) -> CodeEdit:
+    if one.kind == "transformer":
+        return transformers.LatentTransformerEdit(one.name, model)
     from inference_server.models.loading import load_tensors
 
     tensors = {name: np.asarray(value.numpy(), dtype=np.float32) for name, value in load_tensors(model).items()}

@@ -117,7 +117,8 @@ class Direction:
         if self.rule == "set":
             assert self.origin is not None  # checked when it was made
             along = rows[0].astype(np.float64)
-            coordinate = (codes[:, 0] - self.origin[0]) @ along / float(along @ along)
+            # Not a matrix product: that would round by the number of codes that come together.
+            coordinate = ((codes[:, 0] - self.origin[0]) * along).sum(axis=1) / float((along * along).sum())
             amount = amount - coordinate.astype(np.float32)
         out: Codes = codes.astype(np.float32, copy=True)
         out[:, first:stop] += amount[:, None, None] * rows

@@ -47,6 +47,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "arcface": Network("arcface", "ArcFace", "ArcFace identity network"),
         "raft": Network("raft", "RAFT", "RAFT optical flow", configuration="RAFTConfig"),
         "hrnet": Network("hrnet", "HRNet", "HRNet landmark network"),
+        "latent-transformer": Network("latent_transformer", "LatentTransformer", "learned move of a face's code"),
         "vgg19": Network("vgg", "VGG19", "VGG19 features"),
         "two-stage-translator": Network("two_stage", "Translator", "translator of the two-stage video network"),
         "two-stage-refiner": Network("two_stage", "Refiner", "refiner of the two-stage video network"),
