@@ -1,0 +1,369 @@
+"""The networks behind three interfaces: a generator draws codes, an encoder reads them, a landmark network sees lips.
+
+`StyleGAN2`, `StyleGAN3`, `e4e` and `HRNet` are what stands behind them now. `Networks` loads them from the model store
+and lets them go. What the long steps leave is read here, too: an adapted generator and the offsets that keep an
+expression.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from host_bridge.errors import EffectError
+from inference_server.effects.base import Resources
+from inference_server.effects.style_portrait.imported import LPIPS, EncoderModel, GeneratorModel, Imported
+from inference_server.models.loading import load_lpips, load_network, load_tensors
+from inference_server.models.store import ModelStore, StoredModel, sha256_of
+from inference_server.networks.bisenet import BiSeNet
+from inference_server.networks.hrnet import IBUG_68, WFLW_98, HRNet
+from inference_server.networks.lpips import LPIPS as Perceptual
+from inference_server.networks.psp import E4eEncoder, PspEncoder
+from inference_server.networks.stylegan2 import Generator as StyleGAN2Network
+from inference_server.networks.stylegan3 import StyleGAN3 as StyleGAN3Network
+from inference_server.networks.tensors import check_shape, imagenet_normalise
+
+ADAPTED = "generator.safetensors"
+OFFSETS = "offsets.npz"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_GENERATORS = 3  # in memory: as they were published, and adapted to two people
+_LANDMARK_INPUT = 256
+
+T = TypeVar("T")
+
+
+class Generator(Protocol):
+    """Draws W+ codes. Differentiable in codes and weights.
+
+    size           side of its pictures
+    layers, width  of a code
+    turns          whether it takes transforms
+    module         the network, whose `state_dict` names are those of an adapted file
+    """
+
+    size: int
+    layers: int
+    width: int
+    turns: bool
+    module: nn.Module
+
+    def __call__(self, codes: Tensor, transforms: Tensor | None = None) -> Tensor:
+        """codes [N, L, D], transforms [N, 3, 3] (networks.stylegan3) -> [N, 3, S, S], nominally -1..1, not clamped."""
+        ...
+
+    def trainable(self) -> list[nn.Parameter]:
+        """What adaptation changes: all that draws; neither the mapping network nor where StyleGAN3 puts the face."""
+        ...
+
+
+class Encoder(Protocol):
+    """Reads aligned faces. `size` is the side of its input."""
+
+    size: int
+    layers: int
+    width: int
+
+    def __call__(self, faces: Tensor) -> Tensor:
+        """faces [N, 3, size, size] RGB in -1..1 -> W+ codes [N, L, D] float32."""
+        ...
+
+
+class LandmarkNetwork(Protocol):
+    """Heat maps of landmarks. `inner_lip` and `eyes` are the channels of those groups."""
+
+    points: int
+    inner_lip: slice
+    eyes: slice
+
+    def __call__(self, pictures: Tensor, square: Tensor) -> Tensor:
+        """pictures [N, 3, S, S] in -1..1, square [3] (centre x, y and side of the face's square, in parts of the
+        picture's side) -> heat maps [N, points, 64, 64]. Differentiable in the pictures.
+        """
+        ...
+
+
+class StyleGAN2:
+    """With the checkpoint's own noise, so that a code is one picture."""
+
+    turns = False
+
+    def __init__(self, network: StyleGAN2Network) -> None:
+        self.module: nn.Module = network
+        self._network = network
+        self.size, self.layers, self.width = network.size, network.n_latent, network.style_dim
+
+    def __call__(self, codes: Tensor, transforms: Tensor | None = None) -> Tensor:
+        if transforms is not None:
+            raise ValueError("transforms: StyleGAN2 takes none")
+        return self._network.synthesis(codes, self._network.stored_noise())
+
+    def trainable(self) -> list[nn.Parameter]:
+        return [p for name, p in self._network.named_parameters() if not name.startswith("style.")]
+
+
+class StyleGAN3:
+    """`dtype` is the precision of its layers of high rate; only CUDA devices use another than float32."""
+
+    turns = True
+
+    def __init__(self, network: StyleGAN3Network, dtype: torch.dtype = torch.float32) -> None:
+        self.module: nn.Module = network
+        self._network = network
+        self._low = None if dtype is torch.float32 else dtype
+        config = network.config
+        self.size, self.layers, self.width = config.resolution, config.num_ws, config.w_dim
+
+    def __call__(self, codes: Tensor, transforms: Tensor | None = None) -> Tensor:
+        low = self._low if codes.is_cuda else None
+        return cast(Tensor, self._network.synthesis(codes, transforms, low))
+
+    def trainable(self) -> list[nn.Parameter]:
+        names = self._network.named_parameters()
+        return [p for name, p in names if name.startswith("synthesis.") and not name.startswith("synthesis.input.")]
+
+
+class W18Encoder:
+    """pSp or e4e with its average code; autocast to `dtype` on CUDA devices."""
+
+    def __init__(self, network: E4eEncoder | PspEncoder, average: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        self._network, self._average, self._dtype = network, average, dtype
+        self.size, self.layers, self.width = network.image_size, network.codes, network.code_length
+
+    def __call__(self, faces: Tensor) -> Tensor:
+        half = faces.is_cuda and self._dtype is not torch.float32
+        with torch.autocast(faces.device.type, self._dtype if half else torch.bfloat16, enabled=half):
+            codes = self._network.encode(faces, self._average)
+        return codes.float()
+
+
+class HRNetLandmarks:
+    """98 points of WFLW or 68 of 300W."""
+
+    def __init__(self, network: HRNet) -> None:
+        groups = {98: WFLW_98, 68: IBUG_68}.get(network.points)
+        if groups is None:
+            raise EffectError(
+                "effect.needs_model",
+                f"a landmark network of 98 or 68 points is needed, not one of {network.points}",
+                value=network.points,
+                remedy="Import hrnet-wflw or hrnet-300w.",
+            )
+        self._network = network
+        self.points = network.points
+        self.inner_lip = slice(groups["inner_lip"][0], groups["inner_lip"][1] + 1)
+        self.eyes = slice(groups["left_eye"][0], groups["right_eye"][1] + 1)
+
+    def __call__(self, pictures: Tensor, square: Tensor) -> Tensor:
+        check_shape("pictures", pictures, "N", 3, "S", "S")
+        check_shape("square", square, 3)
+        x, y, side = (float(v) for v in square)
+        pixels = side * pictures.shape[-1]
+        if pixels > _LANDMARK_INPUT:  # what would fall between the samples is averaged before
+            small = max(round(pictures.shape[-1] * _LANDMARK_INPUT / pixels), 8)
+            pictures = functional.interpolate(
+                pictures, size=(small, small), mode="bilinear", align_corners=False, antialias=True
+            )
+        along = ((torch.arange(_LANDMARK_INPUT, device=pictures.device) + 0.5) / _LANDMARK_INPUT - 0.5) * side
+        gx, gy = torch.meshgrid((along + x) * 2 - 1, (along + y) * 2 - 1, indexing="xy")
+        grid = torch.stack([gx, gy], dim=-1)[None].expand(pictures.shape[0], -1, -1, -1).to(pictures.dtype)
+        # Zeros beyond the picture mean black, not grey, to a network that was trained on padded photographs.
+        cut = functional.grid_sample((pictures + 1) / 2, grid, mode="bilinear", align_corners=False)
+        heatmaps: Tensor = self._network(imagenet_normalise(cut))
+        return heatmaps
+
+
+# --- what the long steps leave ---------------------------------------------------------------------------------------
+
+
+def save_adapted(generator: Generator, base: GeneratorModel, folder: Path) -> None:
+    """Put an adapted generator into a step's folder: what adaptation changes, under the network's own names.
+
+    The noise strengths belong to it, the noise maps and the mapping network stay those of `base`.
+    """
+    changed = {id(p) for p in generator.trainable()}
+    state = {
+        name: p.detach().to("cpu").contiguous() for name, p in generator.module.named_parameters() if id(p) in changed
+    }
+    draft = folder / f".{ADAPTED}.part"
+    save_file(state, draft, metadata={"base": base.model.sha256})
+    draft.replace(folder / ADAPTED)
+
+
+def apply_adapted(generator: Generator, base: GeneratorModel, folder: Path) -> None:
+    """Load a step's result into a generator made of `base`.
+
+    Raises EffectError `effect.failed` where the file is damaged or belongs to another generator.
+    """
+    path = folder / ADAPTED
+    own = dict(generator.module.named_parameters())
+    try:
+        with safe_open(path, "pt") as stored:
+            meant = (stored.metadata() or {}).get("base", "")
+            if meant != base.model.sha256:
+                raise _unusable(path, f"it was adapted from a generator with sha256 {meant[:12]}, not {base.id}")
+            with torch.no_grad():
+                for name in stored.keys():  # noqa: SIM118 - not a dict
+                    value = stored.get_tensor(name)
+                    if name not in own or own[name].shape != value.shape:
+                        raise _unusable(path, f"{name} {list(value.shape)} is no entry of {base.id}")
+                    own[name].copy_(value)
+    except (OSError, SafetensorError) as error:
+        raise _unusable(path, str(error)) from error
+
+
+def read_offsets(folder: Path, frames: Sequence[int], layers: int, width: int) -> NDArray[np.float32]:
+    """The expression step's offsets [F, L, D] of the shot's frames, in their order.
+
+    The file holds `frames` [F] and `offsets` [F, L, D]. Raises EffectError `effect.failed` where they do not fit.
+    """
+    path = folder / OFFSETS
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            known, offsets = stored["frames"], stored["offsets"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise _unusable(path, str(error)) from error
+    if known.tolist() != list(frames) or offsets.shape != (len(known), layers, width):
+        raise _unusable(path, f"offsets {list(offsets.shape)} do not fit {len(frames)} frames of {layers}x{width}")
+    return np.asarray(offsets, np.float32)
+
+
+def save_offsets(folder: Path, frames: Sequence[int], offsets: NDArray[np.float32]) -> None:
+    """Put offsets [F, L, D] of those frames into the expression step's folder."""
+    draft = folder / f".{OFFSETS}.part"
+    with draft.open("wb") as file:
+        np.savez(file, frames=np.asarray(frames, np.int64), offsets=offsets)
+    draft.replace(folder / OFFSETS)
+
+
+class Digests:
+    """sha256 of steps' results, read once for each state of a file."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, int], str] = {}
+
+    def of(self, path: Path) -> str:
+        """EffectError `effect.failed` where the file cannot be read."""
+        try:
+            stat = path.stat()
+            key = (str(path), stat.st_mtime_ns, stat.st_size)
+            if key not in self._known:
+                self._known[key] = sha256_of(path)
+        except OSError as error:
+            raise _unusable(path, str(error.strerror or error)) from error
+        return self._known[key]
+
+
+def _unusable(path: Path, why: str) -> EffectError:
+    return EffectError(
+        "effect.failed",
+        f"what a step left for this shot cannot be used: {why}",
+        path=str(path),
+        remedy="Run `faceplate adapt` again with the same plate and values.",
+    )
+
+
+# --- loading ---------------------------------------------------------------------------------------------------------
+
+
+class Networks:
+    """What is loaded. Keyed by the weights' hashes, so that a model that was imported anew is loaded anew."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._device = torch.device(resources.device)
+        self._store: ModelStore = resources.models
+        self._report = resources.report
+        self._kept: dict[str, tuple[str, object]] = {}
+        self._generators: OrderedDict[tuple[str, str, str], Generator] = OrderedDict()
+        self._digests = Digests()
+
+    def generator(self, base: GeneratorModel, adapted: Path | None, precision: str = "fp32") -> Generator:
+        """A generator for drawing, in evaluation mode; `adapted` is the folder of a finished adaptation."""
+        key = (base.model.sha256, "" if adapted is None else self.digest(adapted / ADAPTED), precision)
+        if key not in self._generators:
+            self._report(f"loading {base.model.card.title}", 0.0)
+            made = self._made(base, precision)
+            if adapted is not None:
+                apply_adapted(made, base, adapted)
+            self._generators[key] = made
+            while len(self._generators) > _GENERATORS:
+                self._generators.popitem(last=False)
+            self._report(f"loading {base.model.card.title}", 1.0)
+        self._generators.move_to_end(key)
+        return self._generators[key]
+
+    def learner(self, base: GeneratorModel, start: Path | None = None) -> Generator:
+        """A generator of its own for a step that changes it: float32, what is `trainable` has gradients.
+
+        `start` is the folder of an earlier adaptation that it continues.
+        """
+        made = self._made(base, "fp32")
+        if start is not None:
+            apply_adapted(made, base, start)
+        for parameter in made.trainable():
+            parameter.requires_grad_(True)
+        return made
+
+    def encoder(self, model: EncoderModel, precision: str = "fp32") -> Encoder:
+        """The encoder with its average code."""
+
+        def load() -> Encoder:
+            average = load_tensors(model.model, self._device)["latent_avg"]
+            network = load_network(model.model, self._device)
+            return W18Encoder(cast(E4eEncoder, network), average, DTYPES[precision])
+
+        return self._one("encoder", model.model, load, precision)
+
+    def landmarks(self, model: StoredModel) -> LandmarkNetwork:
+        """The landmark network."""
+        return self._one("landmarks", model, lambda: HRNetLandmarks(cast(HRNet, load_network(model, self._device))))
+
+    def perceptual(self, imported: Imported) -> Perceptual:
+        """LPIPS on AlexNet. EffectError `effect.needs_model` where its two files are not imported."""
+        heads, trunk = (imported.needed(name, "the perceptual distance") for name in LPIPS)
+        return self._one("perceptual", heads, lambda: load_lpips("alex", self._device, store=self._store), trunk.sha256)
+
+    def parser(self, model: StoredModel) -> BiSeNet:
+        """The face parser."""
+        return self._one("parser", model, lambda: cast(BiSeNet, load_network(model, self._device)))
+
+    def digest(self, path: Path) -> str:
+        """sha256 of a step's file."""
+        return self._digests.of(path)
+
+    def release(self, *roles: str) -> None:
+        """Let go of networks: encoder, landmarks, perceptual, parser, generators."""
+        for role in roles:
+            self._kept.pop(role, None)
+        if "generators" in roles:
+            self._generators.clear()
+
+    def _made(self, base: GeneratorModel, precision: str) -> Generator:
+        network = load_network(base.model, self._device)
+        if isinstance(network, StyleGAN3Network):
+            return StyleGAN3(network, DTYPES[precision])
+        return StyleGAN2(cast(StyleGAN2Network, network))
+
+    def _one(self, role: str, model: StoredModel, load: Callable[[], T], more: str = "") -> T:
+        wanted = f"{model.sha256} {more}"
+        known = self._kept.get(role)
+        if known is None or known[0] != wanted:
+            self.release(role)  # before another is loaded beside it
+            self._report(f"loading {model.card.title}", 0.0)
+            known = self._kept[role] = (wanted, load())
+            self._report(f"loading {model.card.title}", 1.0)
+        return cast(T, known[1])
+
+
+def step_files(folders: Iterable[Path]) -> list[Path]:
+    """The files of steps' folders that pixels depend on."""
+    return [path for folder in folders for name in (ADAPTED, OFFSETS) if (path := folder / name).is_file()]
