@@ -7,12 +7,14 @@ gives depends on the item and the draw alone, so that a resumed run sees the sam
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference_server.training.draws import Draw
+from inference_server.training.recipe import Batch
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,20 @@ class PairSource(Protocol):
 
     def pair(self, item: int, draw: Draw) -> Pair:
         """One of them; what there is to choose beside the item (the style, say) is the draw's."""
+
+
+@runtime_checkable
+class GeneratedPairs(Protocol):
+    """Pairs that networks make, on the device and a micro-batch at a time."""
+
+    def size(self) -> int:
+        """0: every pair is drawn."""
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The frozen networks, by names of their own."""
+
+    def pairs(self, modules: Mapping[str, nn.Module], batch: Batch) -> Sequence[Pair]:
+        """One pair for each of the batch's draws, on the batch's device."""
 
 
 class ClipSource(Protocol):
