@@ -107,6 +107,7 @@ CODES: dict[str, CodeSpec] = {
     "shot.busy": CodeSpec("Another process is writing this shot", _R),
     "shot.store": CodeSpec("The shot store cannot be written", _N),
     "shot.corrupt": CodeSpec("Stored analysis cannot be read", _M),
+    "shot.not_adapted": CodeSpec("A long step of the effect has not been taken with these values", _M),
     "shot.edit": CodeSpec("A repair file cannot be applied", _A),
     # effects
     "effect.unknown": CodeSpec("There is no such effect", _A),

@@ -61,14 +61,16 @@ class MaskSpec:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A job. `kind` is `analyse`, `render` or `repair` (later `train`, `adapt`).
+    """A job. `kind` is `analyse`, `render`, `repair` or `adapt`.
 
     `frames` is a frame range as text ("" = every frame on disk); `shot` an analysed shot's id or "" to
     find or make it; `shot_range` narrows what counts as the shot. `params` maps a parameter of the effect to a
     value or `{"keys": [[frame, value], ...]}`; `edits` is the ordered list of [direction, value-or-keys].
     `ocio` is a config path or "" for $OCIO or the built-in one; `ocio_hash` the client's, "" = not checked.
     `compression` "" writes what was read. A `repair` analyses `shot` again with `repairs` (the content of a repair
-    file, see `faceplate shots edit`) in place of those it has.
+    file, see `faceplate shots edit`) in place of those it has. An `adapt` takes the long steps that `effect` needs with
+    these values, `steps` (or, without any, all of them); with `accept` the best so far of a run that was stopped is
+    taken as it is.
     """
 
     kind: str
@@ -91,6 +93,8 @@ class JobSpec:
     skip_existing: bool = False
     continue_on_error: bool = False
     repairs: dict[str, Any] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
+    accept: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -138,5 +142,7 @@ def job_hash(spec: JobSpec, extra: str = "") -> str:
     spec = replace(
         spec, style_image="", ocio="", ocio_hash="", skip_existing=False, continue_on_error=False, repairs={}
     )
-    text = json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":")) + extra
+    fields = spec.to_json()
+    del fields["steps"], fields["accept"]
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":")) + extra
     return hashlib.sha256(text.encode()).hexdigest()[:16]

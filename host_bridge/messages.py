@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 from host_bridge.envelope import malformed
 from host_bridge.jobspec import JobSpec, PlateSpec, PreviewSpec
 
-JOB_KINDS = ("analyse", "render", "repair")
+JOB_KINDS = ("analyse", "render", "repair", "adapt")
 JOB_STATES = ("queued", "running", "finished", "failed", "cancelled")
 TERMINAL_EVENTS = ("job_finished", "job_failed", "job_cancelled")
 
@@ -359,7 +359,7 @@ class JobStatus(Message):
     job_id: Annotated[str, "The job's full id"]
     state: Annotated[str, "queued, running, finished, failed or cancelled"] = ""
     cancelling: Annotated[bool, "A cancel has been asked for and not taken effect yet"] = False
-    kind: Annotated[str, "analyse, render or repair"] = ""
+    kind: Annotated[str, "analyse, render, repair or adapt"] = ""
     effect: Annotated[str, "Identifier of the effect"] = ""
     job: Annotated[dict[str, Any], "The JobSpec; {} in lists"] = field(default_factory=dict)
     created: Annotated[float, "Unix seconds"] = 0.0
@@ -447,9 +447,11 @@ class JobProgress(Message):
 
     job_id: Annotated[str, "The job"]
     seq: Annotated[int, "`seq` of the last event before it"] = 0
-    stage: Annotated[str, "analyse, prepare or render"] = ""
-    done: Annotated[int, "Frames done in this stage"] = 0
-    total: Annotated[int, "Frames of this stage"] = 0
+    stage: Annotated[str, "analyse, prepare, render, or the name of a long step of the effect"] = ""
+    done: Annotated[int, "Frames (of a long step: iterations) done in this stage"] = 0
+    total: Annotated[int, "Frames or iterations of this stage"] = 0
+    note: Annotated[str, 'For people: the loss, the face; "" = nothing to add'] = ""
+    picture: Annotated[str, 'A PNG of how it looks so far, as the server sees it; "" = none'] = ""
 
 
 @dataclass(frozen=True)

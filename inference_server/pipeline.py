@@ -24,6 +24,7 @@ from host_bridge.errors import FaceplateError, JobError, from_wire
 from host_bridge.jobspec import JobSpec, PreviewSpec
 from host_bridge.messages import Faces
 from host_bridge.repairs import repairs_from_json
+from inference_server.adapting import require_steps, take_steps
 from inference_server.config import ServerConfig
 from inference_server.effects.base import NO_DATA, Effect, Resources, ShotData, ShotEffect
 from inference_server.effects.registry import load_effect
@@ -45,7 +46,7 @@ from inference_server.plates.sequence import (
 )
 from inference_server.plates.types import Window
 from inference_server.prefetch import prefetch
-from inference_server.preparing import stored_shot_data, with_shot_data
+from inference_server.preparing import FaceOfShot, face_of_shot, stored_shot_data, with_shot_data
 from inference_server.preview import Previewer
 from inference_server.rendering import RenderSettings, choose_faces, is_identity, render_frame, work_exposure
 from inference_server.renderjob import LoadedFrame, RenderJob, is_kept, load_frame, may_copy, write_frame
@@ -135,12 +136,15 @@ class PipelineRunner:
         with ExitStack() as stack:
             readers = stack.enter_context(_pool("faceplate-read"))
             self._refuse_early(spec)
+            if spec.kind == "adapt":
+                yield from self._adapt(spec, source, context, readers)
+                return
             if spec.kind == "analyse":
                 frames = source.sequence.frames if not spec.shot_range else ()
                 record, analysis = yield from self.locate(source, frames, readers)
                 plan = self.plan
                 if spec.effect:
-                    settings, plan = yield from self._prepare(spec, source, record, analysis, readers)
+                    settings, plan, _ = yield from self._prepare(spec, source, record, analysis, readers)
                 yield Planned(record.id, tuple(sorted(record.frames)), plan)
                 return
             planned = plan_frames(source.sequence, spec.frames, spec.plate.missing)
@@ -162,9 +166,7 @@ class PipelineRunner:
                     prepare_folder(pattern)
             record, analysis = yield from self.locate(source, wanted, readers)
             stack.enter_context(self._store.pin(record.id))
-            settings, plan = yield from self._prepare(spec, source, record, analysis, readers)
-            effect = settings.effect
-            models = effect.models(settings.values) if isinstance(effect, ShotEffect) else {}
+            settings, plan, models = yield from self._prepare(spec, source, record, analysis, readers)
             job = RenderJob(spec, source, record, analysis, settings, output, matte_output, mask, plan, models, context)
             yield Planned(record.id, tuple(p.frame for p in planned.frames), plan)
             if not settings.faces:
@@ -205,14 +207,39 @@ class PipelineRunner:
         record: ShotRecord,
         analysis: ShotAnalysis,
         readers: ThreadPoolExecutor,
-    ) -> Generator[RunEvent, None, tuple[RenderSettings, Mapping[str, Any]]]:
-        """What is constant over the job, with what the effect has to know of the shot, and the numeric plan."""
+    ) -> Generator[RunEvent, None, tuple[RenderSettings, Mapping[str, Any], Mapping[str, str]]]:
+        """What is constant over the job, with what the effect has to know of the shot; the numeric plan; the models.
+
+        Raises ShotError `shot.not_adapted` where a long step is missing, before anything is learned.
+        """
         settings = self.render_settings(spec, source, analysis)
+        taken = require_steps(self._store, record, analysis, settings, spec)
         settings = yield from with_shot_data(self._store, source, record, analysis, settings, readers)
+        settings = taken.settings(settings)
         effect = settings.effect
         if not isinstance(effect, ShotEffect):
-            return settings, self.plan
-        return settings, {**self.plan, spec.effect: effect.plan(settings.values, settings.shots)}
+            return settings, self.plan, {}
+        yield from taken.warnings()
+        plan = {**self.plan, spec.effect: effect.plan(settings.values, settings.shots)}
+        return settings, plan, {**effect.models(settings.values), **taken.models}
+
+    def _adapt(
+        self, spec: JobSpec, source: PlateSource, context: JobContext, readers: ThreadPoolExecutor
+    ) -> Iterator[RunEvent]:
+        """The whole shot's long steps (see adapting)."""
+        frames = source.sequence.frames if not spec.shot_range else ()
+        record, analysis = yield from self.locate(source, frames, readers)
+        with self._store.pin(record.id):
+            settings = self.render_settings(spec, source, analysis)
+            settings = yield from with_shot_data(self._store, source, record, analysis, settings, readers)
+            yield Planned(record.id, tuple(sorted(record.frames)), self.plan)
+            if not settings.faces:
+                yield Warned("face.none", "no face was found in the shot; there is nothing to adapt")
+
+            def view(now: RenderSettings, track: int) -> FaceOfShot:
+                return face_of_shot(track, source, analysis, now, readers)
+
+            yield from take_steps(self._store, record, analysis, settings, view, spec, context)
 
     def _render(
         self, job: RenderJob, planned: FramePlan, readers: ThreadPoolExecutor, writers: ThreadPoolExecutor

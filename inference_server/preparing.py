@@ -92,16 +92,13 @@ def with_shot_data(
     if not isinstance(effect, ShotEffect):
         return settings
 
-    def load(frame: int) -> PlateFrame:
-        return read_plate(source.sequence.files[frame], frame)
-
     shots: dict[int, ShotData] = {}
     for track in settings.faces:
         name = data_key(record.key, settings, effect, track)
         found = read_data(store, record, name)
         if found is None:
             with store.pin(record.id):
-                yield from _learn(store, record, name, _view(track, source, analysis, settings, load, pool))
+                yield from _learn(store, record, name, face_of_shot(track, source, analysis, settings, pool))
             found = read_data(store, record, name)
         shots[track] = found or ShotData()
     return replace(settings, shots=shots)
@@ -133,7 +130,7 @@ def frame_alone(
         if analysis.face_at(track, plate.frame) is None:
             continue
         memory = MemoryData()
-        view = _view(track, source, analysis, settings, lambda frame: plate, pool)
+        view = face_of_shot(track, source, analysis, settings, pool, lambda frame: plate)
         result_of(effect.analyse(replace(view, frames=(plate.frame,), sink=memory)))
         shots[track] = memory.data()
     return replace(settings, shots=shots)
@@ -146,25 +143,40 @@ def reduced(settings: RenderSettings, scale: float) -> RenderSettings:
 
 def data_key(shot: str, settings: RenderSettings, effect: ShotEffect, track: int) -> str:
     """What an effect's data of a face are stored under; `shot` is the record's key."""
-    key = {
+    version = effect.descriptor.version
+    return data_name(shot, effect.descriptor.identifier, version, track, learned_key(settings, effect))
+
+
+def learned_key(settings: RenderSettings, effect: ShotEffect) -> dict[str, Any]:
+    """Everything besides the shot's analysis that an effect's data depend on, as JSON."""
+    return {
         **effect.shot_key(settings.values),
         "exposure": settings.exposure,
         "style": settings.style_digest,
     }
-    return data_name(shot, effect.descriptor.identifier, effect.descriptor.version, track, key)
 
 
-def _view(
+def frames_of(analysis: ShotAnalysis, track: int) -> tuple[int, ...]:
+    """The shot's frames in which the face is."""
+    return tuple(f for f in analysis.frames if analysis.face_at(track, f) is not None)
+
+
+def face_of_shot(
     track: int,
     source: PlateSource,
     analysis: ShotAnalysis,
     settings: RenderSettings,
-    load: Loader,
     pool: ThreadPoolExecutor,
+    load: Loader | None = None,
 ) -> FaceOfShot:
-    frames = tuple(f for f in analysis.frames if analysis.face_at(track, f) is not None)
+    """One face of a shot, its plates read by `load` (default: from disk)."""
+
+    def read(frame: int) -> PlateFrame:
+        return read_plate(source.sequence.files[frame], frame)
+
+    frames = frames_of(analysis, track)
     return FaceOfShot(
-        track, frames, settings.values, settings.style, analysis, settings, source, load, pool, MemoryData()
+        track, frames, settings.values, settings.style, analysis, settings, source, load or read, pool, MemoryData()
     )
 
 

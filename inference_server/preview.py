@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from host_bridge.errors import PlateError
 from host_bridge.jobspec import JobSpec, PreviewSpec
+from inference_server.adapting import in_words, taken_steps
 from inference_server.effects.base import NO_DATA, ShotData, ShotEffect
 from inference_server.faces.analyse import FaceTools
 from inference_server.plates.color import ViewerTransform
@@ -74,12 +75,17 @@ class Previewer:
         began = time.monotonic()
         known = self._known(spec.job, spec.frame, source)
         settings, learned = self._with_data(known, source, settings_for(known.analysis))
+        without: list[str] = []
+        if known.record is not None:
+            taken = taken_steps(self._store, known.record, known.analysis, settings)
+            settings, without = taken.settings(settings), [in_words(missing) for missing in taken.missing]
         part = known.plate.parts[known.layer.part]
         region = self._region(spec, known, settings, part)
         scale = min(1.0, spec.max_size / max(region.width, region.height))
         notes = [] if known.analysed else ["not analysed yet: faces of this frame alone"]
         if known.analysed and not learned:
             notes.append("not prepared yet: the effect knows this frame alone")
+        notes += without
         plate, analysis = known.plate, known.analysis
         smaller = scale <= 0.75
         if smaller:

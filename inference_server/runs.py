@@ -53,11 +53,17 @@ class Planned:
 
 @dataclass(frozen=True)
 class Progress:
-    """`stage` is `analyse`, `prepare` (an effect learns of the shot) or `render`; `done` of `total` frames."""
+    """`stage` is `analyse`, `prepare` (an effect learns of the shot) or `render`, and `done` of `total` are frames;
+    or it is the name of an effect's long step, and they are iterations.
+
+    `note` is for people ("loss 0.0312"); `picture` is a PNG file of how it looks so far, "" = none.
+    """
 
     stage: str
     done: int
     total: int
+    note: str = ""
+    picture: str = ""
 
 
 @dataclass(frozen=True)

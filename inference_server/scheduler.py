@@ -444,7 +444,9 @@ class Scheduler:
         if job.progress is None or (now - job.progress_told < PROGRESS_S and not final):
             return
         progress, job.progress, job.progress_told = job.progress, None, now
-        event = m.JobProgress(job.id, job.told_seq, progress.stage, progress.done, progress.total)
+        event = m.JobProgress(
+            job.id, job.told_seq, progress.stage, progress.done, progress.total, progress.note, progress.picture
+        )
         for session in job.watchers:
             self._send(session, event, None, ())
 

@@ -85,8 +85,12 @@ def check_job(spec: JobSpec, config: ServerConfig, effects: Callable[[], Iterabl
         repairs_from_json(spec.repairs)
     elif spec.repairs:
         raise _bad("repairs", "given", "kind repair, or none")
-    if spec.kind == "render" or spec.effect:
-        _check_effect(spec, effects)
+    if (spec.steps or spec.accept) and spec.kind != "adapt":
+        raise _bad("steps" if spec.steps else "accept", "given", "kind adapt, or none")
+    if spec.kind in ("render", "adapt") or spec.effect:
+        descriptor = _check_effect(spec, effects)
+        if spec.kind == "adapt":
+            _check_steps(spec, descriptor)
     if spec.kind == "render":
         if not spec.output:
             raise _bad("output", "", "the pattern of the frames to write")
@@ -127,7 +131,8 @@ def check_faces(asked: ListFaces, config: ServerConfig, effects: Callable[[], It
 
 def _looked_at(job: JobSpec, config: ServerConfig, effects: Callable[[], Iterable[EffectDescriptor]]) -> JobSpec:
     """A job that is only looked at, whatever its kind, so that it needs no output."""
-    checked = check_job(replace(job, kind="analyse", output="", matte_output="", repairs={}), config, effects)
+    looked_at = replace(job, kind="analyse", output="", matte_output="", repairs={}, steps=[], accept=False)
+    checked = check_job(looked_at, config, effects)
     return replace(checked, kind="render")
 
 
@@ -214,7 +219,19 @@ def _mapped(name: str, path: str, config: ServerConfig, *, required: bool = Fals
     return path
 
 
-def _check_effect(spec: JobSpec, effects: Callable[[], Iterable[EffectDescriptor]]) -> None:
+def _check_steps(spec: JobSpec, descriptor: EffectDescriptor) -> None:
+    if not descriptor.steps:
+        raise EffectError(
+            "effect.parameter",
+            f"{spec.effect} has no step that is a job of its own",
+            value=spec.effect,
+            remedy="Nothing needs to be adapted: render it.",
+        )
+    for step in spec.steps:
+        _choice("step", step, descriptor.steps)
+
+
+def _check_effect(spec: JobSpec, effects: Callable[[], Iterable[EffectDescriptor]]) -> EffectDescriptor:
     known = {d.identifier: d for d in effects()}
     if spec.effect not in known:
         raise unknown_name("effect.unknown", "effect", spec.effect, list(known))
@@ -236,6 +253,7 @@ def _check_effect(spec: JobSpec, effects: Callable[[], Iterable[EffectDescriptor
             )
         edits.append((edit[0], edit[1]))
     check_values(known[spec.effect], spec.params, edits)
+    return known[spec.effect]
 
 
 def _frame(frame: int) -> None:

@@ -217,7 +217,7 @@ class Worker:
         if isinstance(event, Planned):
             self._link.send(w.RunPlanned(*here, event.shot, len(event.frames), dict(event.plan)))
         elif isinstance(event, Progress):
-            self._link.send(w.RunProgress(*here, event.stage, event.done, event.total))
+            self._link.send(w.RunProgress(*here, event.stage, event.done, event.total, event.note[:200], event.picture))
         elif isinstance(event, FrameStarted):
             self._link.send(w.RunFrameStarted(*here, event.frame))
         elif isinstance(event, FrameDone):

@@ -164,6 +164,8 @@ class RunProgress(LinkMessage):
     stage: str
     done: int
     total: int
+    note: str = ""
+    picture: str = ""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from host_bridge.cli import farm, install, jobs, local, panel, render, resolve, server
+    from host_bridge.cli import adapt, farm, install, jobs, local, panel, render, resolve, server
 
     parser = argparse.ArgumentParser(
         prog="faceplate",
@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     render.add_parsers(commands)
+    adapt.add_parsers(commands)
     panel.add_parsers(commands)
     jobs.add_parsers(commands)
     farm.add_parsers(commands)

@@ -36,7 +36,8 @@ workers must see; --write-only writes it and submits nothing.
 """
 
 _RUN = """\
-Run one task of a submission: the analysis (--analyse), or those of its frames that are in --chunk.
+Run one task of a submission: the analysis (--analyse), or those of its frames that are in --chunk. The analysis also
+takes the long steps of an effect that has some, as `faceplate adapt` does.
 Farms call this; a chunk equals the whole render, byte for byte.
 """
 
@@ -84,7 +85,7 @@ def add_parsers(commands: Any) -> None:
     run = add_command(commands, "run", help="run one task of a farm submission", description=_RUN)
     run.add_argument("job", metavar="JOB.json", help="the job file that `faceplate submit` wrote")
     what = run.add_mutually_exclusive_group()
-    what.add_argument("--analyse", action="store_true", help="analyse the whole shot, render nothing")
+    what.add_argument("--analyse", action="store_true", help="analyse (and adapt to) the whole shot, render nothing")
     what.add_argument("--chunk", default="", metavar="RANGE", help="only the job's frames in this range")
     run.add_argument(
         "--shot-file", default="", metavar="FILE", help="--analyse leaves the shot's id here, other tasks read it"
@@ -146,7 +147,7 @@ def _run(args: argparse.Namespace) -> int:
     job = mapped(file.job, rules)
     shot_file = Path(absolute(args.shot_file)) if args.shot_file else None
     if args.analyse:
-        job = replace(job, kind="analyse", frames="", output="", matte_output="", matte_channels=[])
+        job = replace(job, frames="", output="", matte_output="", matte_channels=[])
     else:
         if shot_file:
             job = replace(job, shot=read_shot(shot_file))
@@ -155,6 +156,8 @@ def _run(args: argparse.Namespace) -> int:
         os.makedirs(os.path.dirname(job.output), exist_ok=True)
     reporter = open_reporter(args.progress)
     with connect(args) as client:
+        if args.analyse:
+            job = replace(job, kind="adapt" if find_effect(client, job.effect).steps else "analyse")
         status = run_job(client, job, reporter)
     if args.analyse and status == ExitCode.OK and shot_file:
         write_text(shot_file, reporter.shot + "\n")

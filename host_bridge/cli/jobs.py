@@ -25,7 +25,7 @@ _ACTIONS = {
     "list": "the newest jobs",
     "show": "one job: what it does, its warnings and failed frames",
     "cancel": "end a job before its next frame; frames on disk stay",
-    "resume": "queue a failed or cancelled job again; finished frames are kept",
+    "resume": "queue a failed or cancelled job again; finished frames are kept, adaptations go on where they stopped",
 }
 
 
@@ -181,13 +181,14 @@ def _show(job: JobStatus) -> None:
     repairs = spec.get("repairs") or {}
     lines = {
         "plate": plate.get("pattern"),
-        "frames": "" if job.kind == "repair" else spec.get("frames") or "all on disk",
+        "frames": "" if job.kind in ("repair", "adapt") else spec.get("frames") or "all on disk",
         "shot": started[-1] if started else spec.get("shot"),
         "repairs": ", ".join(f"{len(v)} {k}" for k, v in repairs.items() if isinstance(v, list) and v)
         or ("none" if job.kind == "repair" else ""),
         "output": spec.get("output"),
         "params": json.dumps(spec["params"]) if spec.get("params") else "",
         "edits": json.dumps(spec["edits"]) if spec.get("edits") else "",
+        "steps": ", ".join(spec.get("steps") or []) + (" (what there is, accepted)" if spec.get("accept") else ""),
         "mask": f"{mask.get('pattern')} ({mask.get('mode')})" if mask else "",
         "device": job.device,
     }

@@ -13,6 +13,7 @@ from host_bridge.errors import ServerError
 # command, module below inference_server, help. Each module offers add_arguments(parser) and run(args) -> exit status.
 _COMMANDS = (
     ("models", "inference_server.models.cli", "list, show, pull, import, verify or remove models"),
+    ("directions", "inference_server.directions.cli", "list, import or fit what faces are edited along"),
     ("shots", "inference_server.shots.cli", "list, show, edit, lock or remove analysed shots"),
     ("export", "inference_server.export.cli", "write a model for NukeX (Cattery) or Flame (ONNX)"),
     ("doctor", "inference_server.doctor", "what works here, what is missing, how to get it"),

@@ -51,7 +51,8 @@ class BarReporter(Reporter):
             part = event.done / event.total
             elapsed = time.monotonic() - self._began
             bar = "#" * round(part * 30)
-            text = f"{event.stage:<8} [{bar:<30}] {event.done}/{event.total}  {elapsed:.0f} s"
+            note = f"  {event.note}" if event.note else ""
+            text = f"{event.stage:<8} [{bar:<30}] {event.done}/{event.total}  {elapsed:.0f} s{note}"
             self._out.write("\r" + text.ljust(self._width))
             self._out.flush()
             self._width = len(text)
@@ -83,7 +84,8 @@ class FarmReporter(Reporter):
                 self._line(f"Progress: {percent}%")
                 self._line(f"openjd_progress: {percent}")
             elif event.stage != "render" and event.done % 10 == 0:
-                self._line(f"openjd_status: {event.stage} {event.done}/{event.total}")
+                note = f", {event.note}" if event.note else ""
+                self._line(f"openjd_status: {event.stage} {event.done}/{event.total}{note}")
         elif isinstance(event, FrameDoneEvent):
             self._line(f"frame {event.frame} {event.status} {event.path} ({event.seconds:.2f} s)")
         elif isinstance(event, JobWarning | FrameFailedEvent):

@@ -36,6 +36,8 @@ from host_bridge.messages import JobStarted
 
 # The end of a cancelled job is waited for this long; then the server is left to finish alone.
 CANCEL_GRACE_S = 20.0
+CANCELLING = "cancelling: the frame in hand is finished or dropped, frames on disk stay"
+STOPPING = "stopping: what has been learned is kept; the same command goes on, with --accept it takes the best so far"
 
 _RENDER = """\
 Render frames of a plate: only pixels inside the face's matte change, everything else is written as it was read.
@@ -197,7 +199,7 @@ def run_job(client: Client, spec: JobSpec, reporter: Reporter) -> int:
     try:
         result = _follow(handle, reporter)
     except KeyboardInterrupt:
-        result = _cancel(handle)
+        result = _cancel(handle, CANCELLING if spec.kind != "adapt" else STOPPING)
     reporter.close(result, result.error)
     if result.state == "cancelled":
         return int(ExitCode.CANCELLED)
@@ -214,8 +216,8 @@ def _follow(handle: JobHandle, reporter: Reporter) -> JobResult:
     return handle.wait(1.0)
 
 
-def _cancel(handle: JobHandle) -> JobResult:
-    print("cancelling: the frame in hand is finished or dropped, frames on disk stay", file=sys.stderr, flush=True)
+def _cancel(handle: JobHandle, text: str) -> JobResult:
+    print(text, file=sys.stderr, flush=True)
     try:
         handle.cancel(CANCEL_GRACE_S)
         return handle.wait(CANCEL_GRACE_S)

@@ -1,4 +1,6 @@
-"""A render job as the words of `faceplate render`: for render passes and farms that run command lines."""
+"""A job as the words of a command: of `faceplate render` for render passes and farms that run command lines, of
+`faceplate adapt` for what a render lacks.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,10 @@ def render_words(job: JobSpec) -> list[str]:
 
     Raises RequestError (`request.bad_value`) for what a command line cannot say: keyframes of colours and points.
     """
-    plate, plain = job.plate, PlateSpec("")
-    words = ["render", "--effect", job.effect, "--in", plate.pattern, "--out", job.output]
-    options: list[tuple[str, str, str]] = [
+    words = ["render", "--effect", job.effect, "--in", job.plate.pattern, "--out", job.output]
+    options = [
         ("--frames", job.frames, ""),
-        ("--shot", job.shot, ""),
-        ("--shot-range", job.shot_range, ""),
-        *((f"--{name}", getattr(plate, name), getattr(plain, name)) for name in _PLATE),
-        ("--ocio", job.ocio, ""),
-        ("--style-image", job.style_image, ""),
-        ("--face", job.face, "largest"),
+        *_shot_options(job),
         ("--matte-channels", ",".join(job.matte_channels), ""),
         ("--matte-out", job.matte_output, ""),
         ("--compression", job.compression, ""),
@@ -34,13 +30,37 @@ def render_words(job: JobSpec) -> list[str]:
             ("--mask-channel", job.mask.channel, "A"),
             ("--mask-mode", job.mask.mode, "intersect"),
         ]
-    for flag, value, default in options:
-        if value != default:
-            words.append(f"{flag}={value}")
-    words += [f"--set={name}={curve_text(name, value)}" for name, value in job.params.items()]
-    words += [f"--edit={name}={curve_text(name, value)}" for name, value in job.edits]
+    words += _given(options) + _values(job)
     words += ["--skip-existing"] if job.skip_existing else []
     return words + (["--continue-on-error"] if job.continue_on_error else [])
+
+
+def adapt_words(job: JobSpec) -> list[str]:
+    """The arguments that make `faceplate adapt` take the steps a render needs. Raises as `render_words`."""
+    words = ["adapt", "--effect", job.effect, "--in", job.plate.pattern]
+    return words + _given(_shot_options(job)) + _values(job)
+
+
+def _shot_options(job: JobSpec) -> list[tuple[str, str, str]]:
+    """Flag, value and default of everything that says which shot and face it is and how it is read."""
+    plate, plain = job.plate, PlateSpec("")
+    return [
+        ("--shot", job.shot, ""),
+        ("--shot-range", job.shot_range, ""),
+        *((f"--{name}", getattr(plate, name), getattr(plain, name)) for name in _PLATE),
+        ("--ocio", job.ocio, ""),
+        ("--style-image", job.style_image, ""),
+        ("--face", job.face, "largest"),
+    ]
+
+
+def _given(options: list[tuple[str, str, str]]) -> list[str]:
+    return [f"{flag}={value}" for flag, value, default in options if value != default]
+
+
+def _values(job: JobSpec) -> list[str]:
+    words = [f"--set={name}={curve_text(name, value)}" for name, value in job.params.items()]
+    return words + [f"--edit={name}={curve_text(name, value)}" for name, value in job.edits]
 
 
 def curve_text(name: str, value: Any) -> str:

@@ -68,7 +68,7 @@ class DataWriter:
         try:
             self._draft.mkdir(parents=True)
         except OSError as error:
-            raise _unwritable(self._draft, error) from error
+            raise unwritable(self._draft, error) from error
 
     def put(self, name: str, array: NDArray[Any]) -> None:
         self._arrays[name] = array
@@ -77,7 +77,7 @@ class DataWriter:
         try:
             write_arrays(self._draft / f"{frame}.npz", arrays)
         except OSError as error:
-            raise _unwritable(self._draft, error) from error
+            raise unwritable(self._draft, error) from error
 
     def publish(self) -> None:
         try:
@@ -86,7 +86,7 @@ class DataWriter:
         except OSError as error:
             self.discard()
             if not (self._final / _WHOLE).is_file():
-                raise _unwritable(self._final, error) from error
+                raise unwritable(self._final, error) from error
 
     def discard(self) -> None:
         shutil.rmtree(self._draft, ignore_errors=True)
@@ -122,7 +122,8 @@ def _read(path: Path, record: ShotRecord) -> Arrays:
         ) from error
 
 
-def _unwritable(path: Path, error: OSError) -> ShotError:
+def unwritable(path: Path, error: OSError) -> ShotError:
+    """The store cannot be written there."""
     return ShotError(
         "shot.store",
         f"the shot store cannot be written: {error.strerror or error}",
