@@ -7,7 +7,7 @@ whatever order. Faces are done in the order of their track ids, each on the resu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from host_bridge.curves import Curve, Value
 from host_bridge.effects import EffectValues
 from host_bridge.errors import EffectError, FaceError, FaceplateError, PlateError, unknown_name
 from host_bridge.jobspec import MATTE_NAMES
-from inference_server.effects.base import NO_DATA, Effect, EffectOutput, FaceInput, ShotData
+from inference_server.effects.base import NO_DATA, Effect, EffectOutput, FaceInput, RecurrentEffect, ShotData
 from inference_server.faces.mattes import region_mattes
 from inference_server.faces.types import FaceFrame
 from inference_server.plates.color import PlateColor, from_picture, to_picture
@@ -31,6 +31,7 @@ from inference_server.plates.warp import warp_picture
 from inference_server.shots.types import ShotAnalysis
 from inference_server.source import is_associated
 
+_REGIONS = tuple(name for name in MATTE_NAMES if name != "composite")
 _MARGIN = 8  # pixels that filters look at beyond the matte
 
 Mattes = dict[str, NDArray[np.float16]]  # name -> [height, width] of the data window
@@ -89,12 +90,14 @@ def render_frame(
     analysed_as: int | None = None,
     mask: NDArray[np.float32] | None = None,
     identity: bool = False,
+    drawn: Mapping[int, Tensor] | None = None,
 ) -> RenderedFrame:
     """Render every chosen face of a frame.
 
     analysed_as  the frame whose analysis applies (a held frame's source); default the plate's own
     mask         [H, W] the artist's matte over the data window, 0..1, or None
     identity     the values change nothing: only the asked mattes are made
+    drawn        of a recurrent effect, track -> what its walk drew of this frame; None: it draws the frame alone
 
     Raises PlateError `plate.size_changed` when the display window is not the shot's, and whatever the effect raises,
     with the frame filled in.
@@ -120,7 +123,7 @@ def render_frame(
         if face is None:
             continue
         try:
-            touched |= _render_face(canvas, window, face, settings, plate.frame, mask, identity)
+            touched |= _render_face(canvas, window, face, settings, plate.frame, mask, identity, drawn)
         except FaceplateError as error:
             raise error.at(frame=plate.frame, path=plate.path) from error
     if not touched:
@@ -207,6 +210,7 @@ def _render_face(
     frame: int,
     mask: NDArray[np.float32] | None,
     identity: bool,
+    drawn: Mapping[int, Tensor] | None,
 ) -> bool:
     values = settings.values.at(frame)
     region = settings.effect.region(face, values, settings.shots.get(face.track, NO_DATA)).intersect(window)
@@ -216,7 +220,7 @@ def _render_face(
     columns = slice(region.x0 - window.x0, region.x1 - window.x0)
     stored = canvas.stored[rows, columns]
     alpha = None if canvas.alpha is None else canvas.alpha[rows, columns]
-    mattes = region_mattes(face, region, [n for n in MATTE_NAMES if n != "composite"])
+    mattes = region_mattes(face, region, _REGIONS)
     for name in settings.matte_names:
         if name in mattes:
             target = canvas.mattes[name][rows, columns]
@@ -225,7 +229,7 @@ def _render_face(
         return False
     straight = straighten(stored, alpha, settings.premult, canvas.associated, settings.color)
     face_input = make_input(straight, mattes, face, region, frame, settings)
-    output = settings.effect.render(face_input)
+    output = _output(settings.effect, face_input, drawn)
     own = output.matte.detach().to("cpu", torch.float32).numpy() * _edge_ramp(region, window)
     matte = quantise_matte(_with_mask(own, mask, rows, columns, settings.mask_mode) * _float(values.get("mix", 1.0)))
     box = _reach(matte, output)
@@ -246,6 +250,16 @@ def _render_face(
     union = canvas.mattes["composite"][rows, columns][box]
     np.maximum(union, np.where(ready.valid, used, np.float16(0)), out=union)
     return True
+
+
+def _output(effect: Effect, face: FaceInput, drawn: Mapping[int, Tensor] | None) -> EffectOutput:
+    if drawn is None:
+        return effect.render(face)
+    if not isinstance(effect, RecurrentEffect) or face.face.track not in drawn:
+        raise EffectError(
+            "effect.failed", "nothing was drawn of this face before it was to be put back", remedy="Report this."
+        )
+    return effect.finish(face, drawn[face.face.track])
 
 
 def _reach(matte: NDArray[np.float16], output: EffectOutput) -> tuple[slice, slice] | None:
@@ -302,7 +316,12 @@ def make_input(
 
 
 def face_input(
-    plate: PlateFrame, layer: ChosenLayer, face: FaceFrame, region: Window, settings: RenderSettings
+    plate: PlateFrame,
+    layer: ChosenLayer,
+    face: FaceFrame,
+    region: Window,
+    settings: RenderSettings,
+    mattes: Sequence[str] = _REGIONS,
 ) -> FaceInput:
     """What an effect would get of a face in `region`, clipped to the data window. Raises PlateError `plate.layer`."""
     part = plate.parts[layer.part]
@@ -317,8 +336,7 @@ def face_input(
         is_associated(plate),
         settings.color,
     )
-    mattes = region_mattes(face, region, [n for n in MATTE_NAMES if n != "composite"])
-    return make_input(straight, mattes, face, region, plate.frame, settings)
+    return make_input(straight, region_mattes(face, region, mattes), face, region, plate.frame, settings)
 
 
 def edited_scene(

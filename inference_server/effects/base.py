@@ -291,3 +291,29 @@ class StagedEffect(ShotEffect, Protocol):
         folder `effects.steps.RUN` and is dropped from the result. Progress has the step's name as its stage.
         """
         ...
+
+
+@runtime_checkable
+class RecurrentEffect(Effect, Protocol):
+    """An effect whose picture of a frame builds on the frames before it.
+
+    Its descriptor says over how many frames (`segment`) and after how many it has settled (`preroll`); the pipeline
+    walks it over a fixed grid of the shot (inference_server.recurrence) and keeps what it remembers, so that a frame is
+    the same whoever renders it. `render` is the frame with none before it, for a preview.
+    """
+
+    def is_recurrent(self, values: EffectValues) -> bool:
+        """Whether these values make use of it; otherwise frames are rendered one by one."""
+        ...
+
+    def advance(self, face: FaceInput, memory: Any | None) -> tuple[Tensor, Any]:
+        """Take one frame: what was drawn of it, and the memory for the next; `memory` None: nothing came before.
+
+        What was drawn is one tensor, of any shape that is the same over the shot, linear enough to be cross-faded. The
+        face comes from the plate, untouched by other faces, and without mattes. A pure function of its arguments.
+        """
+        ...
+
+    def finish(self, face: FaceInput, drawn: Tensor) -> EffectOutput:
+        """The effect's output of that frame, or of one that holds its picture. A pure function of its arguments."""
+        ...

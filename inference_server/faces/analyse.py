@@ -166,6 +166,7 @@ def analyse_frames(
         missing=tuple(missing),
         jitter_before=before_smoothing,
         jitter_after=smoothed,
+        cuts=tuple(numbers[i] for i in record.cuts),
     )
 
 

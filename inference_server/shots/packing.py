@@ -56,6 +56,7 @@ def pack(analysis: ShotAnalysis) -> dict[str, Any]:
         "meta": np.array(json.dumps(meta)),
         "frames": np.array(analysis.frames, np.int64),
         "missing": np.array(analysis.missing, np.int64),
+        "cuts": np.array(analysis.cuts, np.int64),
     }
     for track in analysis.tracks:
         for name in _TRACK_ARRAYS:
@@ -83,6 +84,7 @@ def unpack(arrays: Mapping[str, Any]) -> ShotAnalysis:
         missing=_numbers(arrays["missing"]),
         jitter_before=meta["jitter"][0],
         jitter_after=meta["jitter"][1],
+        cuts=_numbers(arrays["cuts"]) if "cuts" in arrays else (),  # analyses of before they were kept
     )
 
 

@@ -37,7 +37,8 @@ class Track:
 @dataclass(frozen=True)
 class ShotAnalysis:
     """A shot's analysis. `frames` is sorted; `jitter_before`/`jitter_after` are RMS second differences of the
-    landmarks over time in plate pixels per 100 px of eye distance, before and after smoothing.
+    landmarks over time in plate pixels per 100 px of eye distance, before and after smoothing. `cuts` are the frames
+    at which another take begins.
     """
 
     frames: tuple[int, ...]
@@ -48,6 +49,7 @@ class ShotAnalysis:
     missing: tuple[int, ...] = ()
     jitter_before: float = 0.0
     jitter_after: float = 0.0
+    cuts: tuple[int, ...] = ()
 
     def face_at(self, track_id: int, frame: int) -> FaceFrame | None:
         """The face of that track in that frame, or None where it is absent or the frame is not of the shot."""

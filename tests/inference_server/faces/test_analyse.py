@@ -106,6 +106,7 @@ def test_a_cut_ends_a_track(portrait: NDArray[np.uint8], tools: FaceTools) -> No
     analysis, _ = run((Frame(i, p) for i, p in enumerate(pictures)), tools)
     upright = [t for t in analysis.tracks if t.states[0] or t.states[-1]]
     assert [t.states.tolist() for t in upright] == [[1, 1, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1, 1]]
+    assert analysis.cuts == (3, 5)
 
 
 def test_windows_and_pixel_aspect(portrait: NDArray[np.uint8], tools: FaceTools) -> None:

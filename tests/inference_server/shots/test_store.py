@@ -45,7 +45,8 @@ def _analysis(frames: tuple[int, ...], seed: int = 0) -> ShotAnalysis:
         segmentation=rng.integers(0, 256, (n, 2, 8, 8), np.uint8),
         matrices=rng.random((n, 2, 3), np.float32),
     )
-    return ShotAnalysis(frames, Window(0, 0, 64, 48), 2.0, -0.5, (track,), jitter_before=1.5, jitter_after=0.25)
+    window = Window(0, 0, 64, 48)
+    return ShotAnalysis(frames, window, 2.0, -0.5, (track,), jitter_before=1.5, jitter_after=0.25, cuts=frames[1:2])
 
 
 def _frames(folder: Path, numbers: range, seed: int = 0) -> dict[int, Path]:
@@ -73,7 +74,7 @@ def test_analysis_comes_back_as_it_was(tmp_path: Path) -> None:
     record = _publish(store, wanted)
     back = ShotStore(tmp_path / "store").load(ShotStore(tmp_path / "store").get(record.id))
     expected = _analysis((1001, 1002, 1003))
-    assert back.frames == expected.frames
+    assert (back.frames, back.cuts) == (expected.frames, expected.cuts)
     assert (back.pixel_aspect, back.work_exposure, back.jitter_after) == (2.0, -0.5, 0.25)
     for name in ("landmarks", "states", "scores", "segmentation", "matrices"):
         np.testing.assert_array_equal(getattr(back.tracks[0], name), getattr(expected.tracks[0], name))

@@ -1,0 +1,119 @@
+"""The grid of a recurrent effect: which frames build on which, and that nobody can tell who rendered one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from host_bridge.errors import EffectError
+from inference_server.faces.types import FaceState
+from inference_server.plates.types import Window
+from inference_server.recurrence import Grid, Walk
+from inference_server.shots.types import ShotAnalysis, Track
+
+SEGMENT, PREROLL = 10, 4
+
+
+def analysis(frames: Iterable[int], absent: Iterable[int] = (), cuts: tuple[int, ...] = ()) -> ShotAnalysis:
+    numbers = tuple(frames)
+    states = np.array([FaceState.ABSENT if f in set(absent) else FaceState.DETECTED for f in numbers], np.uint8)
+    count = len(numbers)
+    maps = np.zeros((count, 0, 0, 0), np.uint8), np.zeros((count, 2, 3), np.float32)
+    track = Track(7, np.zeros((count, 478, 3), np.float32), states, np.ones(count, np.float32), (), *maps)
+    return ShotAnalysis(numbers, Window(0, 0, 64, 64), 1.0, 0.0, (track,), cuts=cuts)
+
+
+def grid(count: int = 40, **kind: tuple[int, ...]) -> Grid:
+    return Grid.of(analysis(range(1001, 1001 + count), **kind), 7, SEGMENT, PREROLL)
+
+
+class Summing:
+    """Draws the sum of a frame and half of what it drew before; counts how often."""
+
+    def __init__(self, failing: tuple[int, ...] = ()) -> None:
+        self.steps: list[int] = []
+        self._failing = failing
+
+    def walk(self, over: Grid, wanted: Iterable[int]) -> dict[int, Tensor]:
+        positions = set(wanted)
+        way = Walk.to(over, positions)
+        out = {}
+        for position in sorted(way.positions()):
+
+            def step(memory: Tensor | None, position: int = position) -> tuple[Tensor, Tensor]:
+                self.steps.append(position)
+                if position in self._failing:
+                    raise EffectError("effect.failed", "it does not want to", remedy="None.")
+                drawn = torch.tensor([np.sin(position)]) + (0 if memory is None else 0.5 * memory)
+                return drawn, drawn
+
+            try:
+                drawn = way.advance(position, step)
+            except EffectError:
+                continue
+            if drawn is not None:
+                out[position] = drawn
+        return out
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        grid(),
+        grid(37, absent=(1001, 1012, 1013, 1030)),
+        grid(40, cuts=(1008, 1019, 1021)),
+        Grid.of(analysis([*range(1001, 1015), *range(1020, 1050)]), 7, SEGMENT, PREROLL),
+        Grid.of(analysis(range(1001, 1081, 2)), 7, SEGMENT, PREROLL),
+        grid(1),
+    ],
+)
+@pytest.mark.parametrize("failing", [(), (9, 17, 20)])
+def test_a_frame_alone_is_the_frame_of_the_whole_walk(over: Grid, failing: tuple[int, ...]) -> None:
+    whole = Summing(failing)
+    everything = whole.walk(over, range(40))
+    assert everything
+    for position, drawn in everything.items():
+        assert torch.equal(Summing(failing).walk(over, [position])[position], drawn)
+    for chunk in (range(7, 13), range(3, 40, 4), range(18, 40)):
+        found = Summing(failing).walk(over, chunk)
+        assert {p: float(v) for p, v in found.items() if p in chunk} == {
+            p: float(everything[p]) for p in chunk if p in everything
+        }
+
+
+def test_a_sequential_walk_takes_each_step_once_and_only_borders_twice() -> None:
+    whole = Summing()
+    assert sorted(whole.walk(grid(40), range(40))) == list(range(40))
+    assert len(whole.steps) == 40 + 3 * PREROLL
+    assert all(whole.steps.count(p) == (2 if p % 10 >= 6 and p < 30 else 1) for p in range(40))
+    few = Summing()
+    assert 14 in few.walk(grid(40), [14])
+    assert few.steps == list(range(6, 15))  # its segment, from the pre-roll on
+
+
+def test_the_last_frames_of_a_segment_fade_into_the_next() -> None:
+    over = grid(40)
+    assert over.fade == 3
+    assert [len(over.parts(p)) for p in range(5, 12)] == [1, 1, 2, 2, 2, 1, 1]
+    weights = [over.parts(p)[1][1] for p in (7, 8, 9)]
+    assert weights == sorted(weights)
+    assert 0 < weights[0] < 0.2
+    assert 0.8 < weights[2] < 1
+    assert len(over.parts(39)) == 1  # nothing follows
+
+
+def test_where_there_is_nothing_to_remember_the_walk_begins() -> None:
+    gone = grid(40, absent=(1015,))
+    assert gone.parts(14) == (((0, 1), 1.0),)
+    assert gone.parts(15 - 1 + 1) == ()
+    (chain, _), *more = gone.parts(16)
+    assert (gone.start(chain), more) == (16, [])  # within the next one's pre-roll: the border is not felt
+    assert gone.parts(22)[0][0] == chain
+    cut = grid(40, cuts=(1013,))
+    assert cut.start(cut.parts(13)[0][0]) == 13
+    apart = Grid.of(analysis([1001, 1002, 1007, 1008]), 7, SEGMENT, PREROLL)
+    assert [apart.start(apart.parts(p)[0][0]) for p in range(4)] == [0, 0, 2, 2]
