@@ -85,8 +85,28 @@ def load(store: ModelStore, name: str, *, layers: int, size: int) -> CodeEdit:
     one = next((o for o in offered(store) if o.name == name), None)
     if one is None:
         raise _unknown(store, name)
-    edit = _read(store.get(one.model), one) if one.model else transformers.registered()[0][name].make(store)
+    edit = _open(store, one)
     edit.check(layers, size)
+    return edit
+
+
+def load_linear(store: ModelStore, name: str, *, size: int) -> Direction:
+    """The direction of that name as one row [1, size], for algebra on directions.
+
+    Raises ModelError as `load`, and `model.mismatch` where it has rows of its own or is no direction at all.
+    """
+    one = next((o for o in offered(store) if o.name == name), None)
+    if one is None:
+        raise _unknown(store, name)
+    edit = _read(store.get(one.model), one) if one.kind != "transformer" else None
+    if edit is None or edit.rows.shape != (1, size):
+        found = "a learned transformer" if edit is None else list(edit.rows.shape)
+        raise ModelError(
+            "model.mismatch",
+            f"expected a direction [1, {size}], but {name!r} is {found}",
+            value=name,
+            remedy="Name a direction of one row, made for the same generator.",
+        )
     return edit
 
 
@@ -136,9 +156,14 @@ def _of_model(model: StoredModel) -> Iterator[Offered]:
         )
 
 
-def _read(model: StoredModel, one: Offered) -> CodeEdit:
-    if one.kind == "transformer":
-        return transformers.LatentTransformerEdit(one.name, model)
+def _open(store: ModelStore, one: Offered) -> CodeEdit:
+    if not one.model:
+        return transformers.registered()[0][one.name].make(store)
+    model = store.get(one.model)
+    return transformers.LatentTransformerEdit(one.name, model) if one.kind == "transformer" else _read(model, one)
+
+
+def _read(model: StoredModel, one: Offered) -> Direction:
     from inference_server.models.loading import load_tensors
 
     tensors = {name: np.asarray(value.numpy(), dtype=np.float32) for name, value in load_tensors(model).items()}
