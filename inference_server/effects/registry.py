@@ -10,6 +10,7 @@ from host_bridge.effects import EffectDescriptor
 from host_bridge.errors import unknown_name
 from inference_server.effects.look.descriptor import LOOK
 from inference_server.effects.retouch.descriptor import RETOUCH
+from inference_server.effects.style_portrait import descriptor as portrait
 from inference_server.effects.vtoonify import descriptor as vtoonify
 from inference_server.models.store import ModelStore
 
@@ -23,6 +24,7 @@ _EFFECTS: dict[str, tuple[EffectDescriptor | Describe, str]] = {
     LOOK.identifier: (LOOK, "inference_server.effects.look.effect:Look"),
     RETOUCH.identifier: (RETOUCH, "inference_server.effects.retouch.effect:Retouch"),
     vtoonify.IDENTIFIER: (vtoonify.describe, "inference_server.effects.vtoonify.effect:VToonifyEffect"),
+    portrait.IDENTIFIER: (portrait.describe, "inference_server.effects.style_portrait.effect:StylePortrait"),
 }
 
 

@@ -86,14 +86,13 @@ def parse_rows(text: str, names: Sequence[str], layers: int) -> Rows:
     return found
 
 
-def load_edits(store: ModelStore, values: EffectValues, layers: int, width: int) -> dict[str, CodeEdit]:
-    """The directions of an edit list, for a generator of such codes; rows as the parameter `layers` says.
+def load_edits(store: ModelStore, names: Sequence[str], rows: str, layers: int, width: int) -> dict[str, CodeEdit]:
+    """The directions of those names, for a generator of such codes, on rows as the parameter `layers` says.
 
     Raises ModelError `model.mismatch` and others (directions.load), EffectError as `parse_rows`.
     """
-    names = list(dict.fromkeys(edit.name for edit in values.edits))
-    rows = parse_rows(str(values.at(0)["layers"]), names, layers)
-    return {name: limited(directions.load(store, name, layers=layers, size=width), rows) for name in names}
+    asked = parse_rows(rows, names, layers)
+    return {name: limited(directions.load(store, name, layers=layers, size=width), asked) for name in names}
 
 
 def limited(edit: CodeEdit, rows: Rows) -> CodeEdit:

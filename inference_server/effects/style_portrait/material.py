@@ -20,6 +20,7 @@ from host_bridge.effects import EffectValues
 from inference_server.directions import CodeEdit
 from inference_server.effects.base import FaceInput, ShotData, ShotView, StepView
 from inference_server.effects.style_portrait import placing
+from inference_server.effects.style_portrait.descriptor import ADAPT, EXPRESSION
 from inference_server.effects.style_portrait.editing import Codes, EditedCodes, edited_codes
 from inference_server.effects.style_portrait.imported import GeneratorModel, Imported
 from inference_server.effects.style_portrait.networks import (
@@ -34,8 +35,6 @@ from inference_server.faces.types import FaceFrame
 from inference_server.networks.lpips import LPIPS as Perceptual
 from inference_server.plates.types import Window
 
-ADAPT, EXPRESSION = "adapt", "expression"
-"""The long steps by name, in their order."""
 _FACE_BOX = 1.25  # the landmark network's square is this much larger than the face (hrnet sheet)
 
 

@@ -149,7 +149,7 @@ def test_effects_are_listed_and_described(desk: Desk) -> None:
     listed = desk.run("effects")
     assert listed.status == 0, listed.err
     named = {line.split()[0] for line in listed.out.splitlines() if line and line[0] != "`"}
-    assert named == {"look", "retouch", "vtoonify"}
+    assert named == {"look", "retouch", "vtoonify", "style_portrait"}
     one = desk.run("effects", "retouch")
     for text in ("--edit", "smile", "-1..1 (0)", "lip_tint", "replace|delta (delta)"):
         assert text in one.out
@@ -157,7 +157,7 @@ def test_effects_are_listed_and_described(desk: Desk) -> None:
     assert max(len(line) for line in one.out.splitlines()) <= 120
     data = json.loads(desk.run("effects", "look", "--json").out)
     assert (data["identifier"], data["kind"]) == ("look", "stylize")
-    assert {d["identifier"] for d in json.loads(desk.run("effects", "--json").out)} == {"look", "retouch", "vtoonify"}
+    assert {d["identifier"] for d in json.loads(desk.run("effects", "--json").out)} == named
     unknown = desk.run("effects", "lok")
     assert (unknown.status, "'look'" in unknown.err) == (2, True)
 

@@ -1,0 +1,392 @@
+"""`style_portrait`: edit an actor's attributes over a shot and keep the performance (StylePortraitVideo).
+
+Learned once of a shot: the face's squares and the code of every frame. Two long steps may follow (`faceplate adapt`):
+the generator learns the actor, and the codes are moved until an edited expression says what the actor says. Rendering
+a frame is then: draw its code and its edited code, find how the edit moves the face, put both back at the plate's
+resolution, and leave what the generator cannot draw to the plate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator as Steps
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from host_bridge.curves import Value
+from host_bridge.effects import EffectDescriptor, EffectValues
+from host_bridge.errors import EffectError
+from inference_server.directions import CodeEdit, Offered, offered
+from inference_server.effects.base import NO_DATA, EffectOutput, FaceInput, Resources, ShotData, ShotView, StepView
+from inference_server.effects.crops import bounds, check_input
+from inference_server.effects.library import Library
+from inference_server.effects.look.filters import resize
+from inference_server.effects.matte import parse_regions, shape_matte
+from inference_server.effects.mesh import pose_of
+from inference_server.effects.style_portrait import mattes, memory, moving, placing
+from inference_server.effects.style_portrait.descriptor import ADAPT, DRAWN, EXPRESSION, described
+from inference_server.effects.style_portrait.editing import edited_code, load_edits, presence
+from inference_server.effects.style_portrait.imported import LPIPS, STYLEGAN2, EncoderModel, GeneratorModel, Imported
+from inference_server.effects.style_portrait.material import (
+    Material,
+    adapted_in,
+    landmarks_of,
+    offsets_in,
+    transform_of,
+)
+from inference_server.effects.style_portrait.networks import Encoder, Generator, Networks, step_files
+from inference_server.effects.vtoonify.networks import exact
+from inference_server.faces.types import FaceFrame
+from inference_server.models.store import ModelStore, StoredModel
+from inference_server.plates.types import Window
+from inference_server.runs import Progress, RunEvent, Warned
+
+_STEPS = {  # imported when they are run: a render needs no optimiser
+    ADAPT: ("inference_server.effects.style_portrait.adapting", "adapt"),
+    EXPRESSION: ("inference_server.effects.style_portrait.expressing", "express"),
+}
+_LEAST = 8  # pixels: of a view of which less lies in the plate nothing is left to draw
+_TAPS = np.array([0.25, 0.75, 1.0, 0.75, 0.25])  # of `light` (stylegan3-editing, as its authors publish it)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The imported models, the directions and the descriptor made of them."""
+
+    imported: Imported
+    directions: Mapping[str, Offered]
+    descriptor: EffectDescriptor
+
+    @classmethod
+    def of(cls, store: ModelStore) -> _Known:
+        imported, found = Imported.of(store), offered(store)
+        return cls(imported, {one.name: one for one in found}, described(imported, found))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What the values ask for, all of it there and fitting."""
+
+    generator: GeneratorModel
+    encoder: EncoderModel
+    drawn: bool
+    smoothing: bool
+    precision: str
+
+    @property
+    def view(self) -> str:
+        """The kind of squares: those of StyleGAN2 where faces are warped back."""
+        return self.generator.kind if self.generator.turns and self.drawn else STYLEGAN2
+
+
+class StylePortrait:
+    """See the module."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._device = torch.device(resources.device)
+        self._memory = resources.memory
+        self._store = resources.models
+        self._library = Library(resources.models, _Known.of)
+        self._networks = Networks(resources)
+        self._edits: tuple[_Known | None, dict[tuple[object, ...], Mapping[str, CodeEdit]]] = (None, {})
+
+    @property
+    def descriptor(self) -> EffectDescriptor:
+        return self._library.now.descriptor
+
+    def region(self, face: FaceFrame, values: Mapping[str, Value], shot: ShotData = NO_DATA) -> Window:
+        found = placing.placing_at(shot, face.frame)
+        if found is None:
+            (found,) = placing.lay({face.frame: face})
+        return placing.window_of(found.view)
+
+    def is_identity(self, values: Mapping[str, Value], edits: tuple[tuple[str, float], ...]) -> bool:
+        return values["mix"] == 0 or all(strength == 0 for _, strength in edits)
+
+    # --- what depends on the shot -----------------------------------------------------------------------------------
+
+    def shot_key(self, values: EffectValues) -> Mapping[str, Any]:
+        choice = self._choice(values)
+        self._loaded(values, choice.generator)
+        return {
+            "encoder": choice.encoder.model.sha256,
+            "view": choice.view,
+            "size": choice.generator.size,
+            "smoothing": choice.smoothing,
+            "precision": choice.precision,
+        }
+
+    @torch.no_grad()
+    def analyse(self, shot: ShotView) -> Steps[RunEvent, None, None]:
+        choice = self._choice(shot.values)
+        if not shot.frames:
+            return
+        faces = {frame: shot.face(frame) for frame in shot.frames}
+        squares = placing.lay(faces, choice.generator.kind, choice.drawn)
+        for name, array in placing.stored(list(faces), squares).items():
+            shot.put(name, array)
+        shot.put("points", landmarks_of(faces, squares))
+        if self._library.now.imported.parser is None:
+            yield Warned(
+                "effect.stand_in",
+                "no face parser is imported: the built-in mattes stand in for the regions of the edited face. "
+                "`faceplate models pull bisenet-faceparsing` gets one.",
+            )
+        codes = yield from self._invert(shot, choice, dict(zip(faces, squares, strict=True)))
+        shot.put("codes", smoothed(codes, list(faces)) if choice.smoothing else codes)
+        self._networks.release("encoder")
+
+    def plan(self, values: EffectValues, shots: Mapping[int, ShotData]) -> Mapping[str, Any]:
+        choice, known = self._choice(values), self._library.now
+        self._networks.release("encoder", "landmarks", "perceptual")
+        plan = {
+            "precision": choice.precision,
+            "batch": 1,
+            "size": choice.generator.size,
+            "view": choice.view,
+            "parser": known.imported.parser.id if known.imported.parser is not None else "mattes",
+            "models": {m.id: m.sha256[:16] for m in self._used(values)},
+            "steps": {
+                str(track): {p.name: self._networks.digest(p)[:16] for p in step_files(shot.steps.values())}
+                for track, shot in shots.items()
+            },
+        }
+        parser = known.imported.parser.stored.kept if known.imported.parser is not None else 0
+        return {**plan, "bytes": memory.check_memory(choice.generator, parser, self._memory, plan)}
+
+    def models(self, values: EffectValues) -> Mapping[str, str]:
+        return {model.id: f"{model.sha256} {model.licence}" for model in self._used(values)}
+
+    # --- the long steps ---------------------------------------------------------------------------------------------
+
+    def steps(self, values: EffectValues) -> tuple[str, ...]:
+        at = values.at(0)
+        moving_at_all = any(strength != 0 for edit in values.edits for _, strength in edit.strength.keys)
+        wanted = {ADAPT: bool(at[ADAPT]), EXPRESSION: bool(at["keep_expression"]) and moving_at_all}
+        return tuple(step for step, needed in wanted.items() if needed)
+
+    def step_key(self, step: str, values: EffectValues, frames: Sequence[int]) -> Mapping[str, Any]:
+        at, choice, imported = values.at(0), self._choice(values), self._library.now.imported
+        models = [choice.generator.model.sha256]
+        models += [imported.needed(name, "the perceptual distance").sha256 for name in LPIPS]
+        if step == ADAPT:
+            continued = str(at["adapt_from"]).strip()
+            return {
+                "models": models,
+                "continue from": continued,
+                "iterations": at["continual_iterations" if continued else "adapt_iterations"],
+                "seed": at["adapt_seed"],
+                "actor": str(at["actor"]).strip(),
+            }
+        edits = self._loaded(values, choice.generator)
+        return {
+            "models": [*models, imported.needed(str(at["landmarks"]), "keeping the expression").sha256],
+            "directions": {name: edit.digest for name, edit in edits.items()},
+            "strengths": [[e.name, [e.strength.at(f) for f in frames]] for e in values.edits],
+            "expression edits": at["expression_edits"],
+            "weights": [at[f"weight_{name}"] for name in ("lip", "eye", "reg", "temporal")],
+            "iterations": at["expression_iterations"],
+        }
+
+    def run_step(self, step: str, shot: StepView) -> Steps[RunEvent, None, None]:
+        choice = self._choice(shot.values)
+        self._networks.release("encoder", "parser", "generators")
+        material = Material(
+            shot,
+            self._device,
+            self._memory,
+            choice.generator,
+            self._library.now.imported,
+            self._networks,
+            self._loaded(shot.values, choice.generator),
+        )
+        module, name = _STEPS[step]
+        take: Callable[[Material], Steps[RunEvent, None, None]] = getattr(import_module(module), name)
+        yield from take(material)
+        self._networks.release("landmarks", "perceptual")
+
+    # --- a frame ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def render(self, face: FaceInput) -> EffectOutput:
+        if face.region.width < _LEAST or face.region.height < _LEAST:
+            empty = torch.zeros(face.region.height, face.region.width, device=self._device)
+            return EffectOutput(matte=empty, picture=face.picture)
+        check_input(face)
+        imported = self._library.now.imported
+        base = imported.generator(str(face.values["model"]))
+        found, index = self._found(face)
+        amount = presence(face.edits, self.descriptor)
+        with exact():
+            drawn, edited = self._draw(face, base, found, index, amount)
+            side = moving.motion(edited, drawn)
+            matte, warp = self._matte(face, found, edited, side)
+        replaces = str(face.values["composite"]) == "replace"
+        if replaces:
+            matte = matte * amount
+        box = bounds(matte)
+        if box is None:
+            return EffectOutput(matte=matte, picture=face.picture)
+        picture = face.picture.to(self._device).clone()
+        rows, columns = box
+        inner = _inner(face.region, rows, columns)
+        both = (placing.put_back(torch.cat([edited, drawn]), found.view, inner) + 1) / 2
+        if replaces:
+            picture[:, rows, columns] = both[:3].clamp(0, 1)
+        else:
+            picture[:, rows, columns] = moving.with_residual(
+                picture[:, rows, columns], both[:3], both[3:], warp[:, rows, columns]
+            )
+        return EffectOutput(matte=matte, picture=picture, warp=warp)
+
+    # --- parts of it ------------------------------------------------------------------------------------------------
+
+    def _choice(self, values: EffectValues) -> _Choice:
+        """Raises EffectError `effect.needs_model` and `effect.parameter`."""
+        at, imported = values.at(0), self._library.now.imported
+        generator = imported.generator(str(at["model"]))
+        encoder = imported.encoder(str(at["encoder"]), generator)
+        parse_regions(str(at["regions"]))
+        return _Choice(generator, encoder, at["place"] == DRAWN, at["code_smoothing"] == "light", str(at["precision"]))
+
+    def _loaded(self, values: EffectValues, generator: GeneratorModel) -> Mapping[str, CodeEdit]:
+        """The directions of an edit list; kept while the imported models stay as they are."""
+        names = tuple(dict.fromkeys(edit.name for edit in values.edits))
+        return self._directions(names, str(values.at(0)["layers"]), generator)
+
+    def _directions(self, names: tuple[str, ...], rows: str, generator: GeneratorModel) -> Mapping[str, CodeEdit]:
+        known = self._library.now
+        if self._edits[0] is not known:
+            self._edits = (known, {})
+        key = (names, rows, generator.layers, generator.width)
+        if key not in self._edits[1]:
+            self._edits[1][key] = load_edits(self._store, names, rows, generator.layers, generator.width)
+        return self._edits[1][key]
+
+    def _used(self, values: EffectValues) -> list[StoredModel]:
+        """Every model that the pixels depend on."""
+        known, choice = self._library.now, self._choice(values)
+        found = [choice.generator.model, choice.encoder.model]
+        found += [
+            known.imported.models[known.directions[e.name].model] for e in values.edits if e.name in known.directions
+        ]
+        if known.imported.parser is not None:
+            found.append(known.imported.parser)
+        ids = LPIPS if self.steps(values) else ()
+        if EXPRESSION in self.steps(values):
+            ids = (*ids, str(values.at(0)["landmarks"]))
+        found += [known.imported.models[i] for i in ids if i in known.imported.models]
+        return list({m.id: m for m in found}.values())
+
+    def _invert(
+        self, shot: ShotView, choice: _Choice, squares: Mapping[int, placing.Placing]
+    ) -> Steps[RunEvent, None, NDArray[np.float32]]:
+        """The code of every frame [F, L, D], in the order of the frames."""
+        encoder = self._networks.encoder(choice.encoder, choice.precision)
+        batch = memory.reading_batch(choice.encoder, self._memory)
+        read = shot.inputs(tuple(squares), lambda face: placing.window_of(squares[face.frame].aligned))
+        codes: list[Tensor] = []
+        waiting: list[Tensor] = []
+        for done, face in enumerate(read, 1):
+            square = squares[face.face.frame].aligned
+            crop = placing.cut(face.picture.to(self._device, torch.float32), face.region, square, choice.generator.size)
+            waiting.append(resize(crop.clamp(0, 1), encoder.size, encoder.size) * 2 - 1)
+            if len(waiting) == batch or done == len(squares):
+                for part in self._read(encoder, torch.stack(waiting)):
+                    codes.append(part.cpu())
+                waiting.clear()
+            yield Progress("prepare", done, len(squares))
+        return np.ascontiguousarray(torch.cat(codes).numpy(), np.float32)
+
+    def _read(self, encoder: Encoder, faces: Tensor) -> Iterator[Tensor]:
+        """Codes of faces, in fewer at a time where the device's memory runs out."""
+        try:
+            with exact():
+                yield encoder(faces)
+            return
+        except torch.OutOfMemoryError as error:
+            if len(faces) == 1:
+                raise memory.too_little("reading", self._memory) from error
+        torch.cuda.empty_cache()
+        for half in faces.chunk(2):
+            yield from self._read(encoder, half)
+
+    def _found(self, face: FaceInput) -> tuple[placing.Placing, int]:
+        found, index = placing.placing_at(face.shot, face.face.frame), placing.index_of(face.shot, face.face.frame)
+        if found is None or index is None or "codes" not in face.shot.arrays:
+            raise EffectError(
+                "effect.failed",
+                "the shot's data hold no code of this frame",
+                frame=face.frame,
+                remedy="Remove the shot (`faceplate shots remove`) and render again; report this if it comes back.",
+            )
+        return found, index
+
+    def _draw(
+        self, face: FaceInput, base: GeneratorModel, found: placing.Placing, index: int, amount: float
+    ) -> tuple[Tensor, Tensor]:
+        """R and E, [3, S, S] each, nominally -1..1."""
+        generator = self._networks.generator(base, adapted_in(face.shot), str(face.values["precision"]))
+        code = np.asarray(face.shot.arrays["codes"][index : index + 1], np.float32)
+        names = tuple(dict.fromkeys(name for name, _ in face.edits))
+        edits = self._directions(names, str(face.values["layers"]), base)
+        after = edited_code(code, face.edits, edits)
+        offsets = offsets_in(face.shot, base.layers, base.width) if face.values["keep_expression"] else None
+        if offsets is not None:
+            after = after + np.float32(amount) * offsets[index]
+        transform = transform_of(found, self._device)
+        # One at a time, always: in a batch the same code would be drawn with other roundings.
+        return self._drawn(generator, code, transform), self._drawn(generator, after, transform)
+
+    def _drawn(self, generator: Generator, code: NDArray[np.float32], transform: Tensor | None) -> Tensor:
+        try:
+            return generator(torch.from_numpy(code).to(self._device), transform)[0].float()
+        except torch.OutOfMemoryError as error:
+            raise memory.too_little("drawing", self._memory) from error
+
+    def _matte(self, face: FaceInput, found: placing.Placing, edited: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """What is composited [h, w], and how it moved [2, h, w] in plate pixels, 0 where the matte is."""
+        region, regions = face.region, str(face.values["regions"])
+        size = (region.height, region.width)
+        warp = placing.put_back(placing.to_plate_pixels(motion, found.view), found.view, region)
+        parser = self._library.now.imported.parser
+        if parser is None:
+            own = {name: matte.to(self._device) for name, matte in face.mattes.items()}
+            matte = mattes.moved_regions(own, regions, warp, size)
+        else:
+            plate = placing.cut(face.picture.to(self._device, torch.float32), region, found.view, mattes.PARSED)
+            seen = resize(edited, mattes.PARSED, mattes.PARSED)
+            pictures = torch.stack([plate.clamp(0, 1) * 2 - 1, seen])
+            both = mattes.parsed_regions(self._networks.parser(parser), pictures, regions)
+            matte = placing.put_back(both.amax(dim=0)[None], found.view, region)[0].clamp(0, 1)
+        unit = pose_of(face.face).scale
+        grow, feather = (float(str(face.values[f"matte_{name}"])) for name in ("grow", "feather"))
+        matte = shape_matte(matte, grow, feather, unit, face.face.pixel_aspect)
+        matte = matte * placing.fade(found.view, region, self._device)
+        return matte, warp * (matte * 8).clamp(0, 1)
+
+
+def smoothed(codes: NDArray[np.float32], frames: Sequence[int]) -> NDArray[np.float32]:
+    """Codes [F, L, D] averaged with two neighbours on either side; frames that are farther away do not count."""
+    at = np.asarray(frames)
+    step = int(np.diff(at).min()) if len(at) > 1 else 1
+    out = np.zeros_like(codes, np.float64)
+    total = np.zeros(len(codes))
+    for k, weight in enumerate(_TAPS, -2):
+        here = np.arange(len(codes))
+        there = here + k
+        inside = (there >= 0) & (there < len(codes))
+        inside[inside] &= at[there[inside]] - at[here[inside]] == k * step
+        out[inside] += weight * codes[there[inside]]
+        total[inside] += weight
+    return np.asarray(out / total[:, None, None], np.float32)
+
+
+def _inner(region: Window, rows: slice, columns: slice) -> Window:
+    return Window(region.x0 + columns.start, region.y0 + rows.start, region.x0 + columns.stop, region.y0 + rows.stop)
