@@ -8,19 +8,17 @@ batch) is settled once per worker and goes into every frame's provenance; nothin
 from __future__ import annotations
 
 import os
-import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
 
 import torch
 
 from host_bridge.effects import check_values
-from host_bridge.errors import FaceplateError, JobError, from_wire
+from host_bridge.errors import JobError
 from host_bridge.jobspec import JobSpec, PreviewSpec
 from host_bridge.messages import Faces
 from host_bridge.repairs import repairs_from_json
@@ -37,27 +35,21 @@ from inference_server.plates.exr import use_codec_threads
 from inference_server.plates.output import check_format, prepare_folder
 from inference_server.plates.reader import read_outline
 from inference_server.plates.sequence import (
-    FramePlan,
     Pattern,
-    PlannedFrame,
     parse_pattern,
     plan_frames,
     refuse_overwriting,
 )
 from inference_server.plates.types import Window
-from inference_server.prefetch import prefetch
 from inference_server.preparing import FaceOfShot, face_of_shot, stored_shot_data, with_shot_data
 from inference_server.preview import Previewer
-from inference_server.rendering import RenderSettings, choose_faces, is_identity, render_frame, work_exposure
-from inference_server.renderjob import LoadedFrame, RenderJob, is_kept, load_frame, may_copy, write_frame
+from inference_server.rendering import RenderSettings, choose_faces, work_exposure
+from inference_server.renderjob import RenderJob
+from inference_server.renderpass import render_pass
 from inference_server.runs import (
-    FrameDone,
-    FrameFailed,
-    FrameStarted,
     JobContext,
     Planned,
     PreviewPicture,
-    Progress,
     RunEvent,
     Warned,
 )
@@ -74,15 +66,6 @@ _LOOK_AHEAD = 3
 def open_runner(device: str, settings: ServerConfig) -> PipelineRunner:
     """The pipeline of one worker process. Sets the process's thread counts; they are part of the numeric plan."""
     return PipelineRunner(device, settings)
-
-
-@dataclass(frozen=True)
-class _Written:
-    frame: int
-    path: str
-    status: str
-    began: float
-    future: Future[tuple[tuple[str, str], ...]]
 
 
 class PipelineRunner:
@@ -171,7 +154,8 @@ class PipelineRunner:
             yield Planned(record.id, tuple(p.frame for p in planned.frames), plan)
             if not settings.faces:
                 yield Warned("face.none", "no face was found in the shot; every frame is a copy of the plate")
-            yield from self._render(job, planned, readers, stack.enter_context(_pool("faceplate-write")))
+            writers = stack.enter_context(_pool("faceplate-write"))
+            yield from render_pass(job, planned, readers, writers, self._depth(job))
 
     def _repair(self, spec: JobSpec) -> Iterator[RunEvent]:
         """Analyse a shot again with the job's repairs; done already where it has just these, as after a restart."""
@@ -240,66 +224,6 @@ class PipelineRunner:
                 return face_of_shot(track, source, analysis, now, readers)
 
             yield from take_steps(self._store, record, analysis, settings, view, spec, context)
-
-    def _render(
-        self, job: RenderJob, planned: FramePlan, readers: ThreadPoolExecutor, writers: ThreadPoolExecutor
-    ) -> Iterator[RunEvent]:
-        written: deque[_Written] = deque()
-        told: set[str] = set()
-        total, done = len(planned.frames), 0
-        todo = []
-        for item in planned.frames:
-            if is_kept(job, item):
-                done += 1
-                yield FrameDone(item.frame, job.output.path(item.frame), "kept", 0.0)
-            else:
-                todo.append(item)
-        yield Progress("render", done, total)
-        depth = self._depth(job)
-        loads = prefetch(readers, lambda item: load_frame(job, item), todo, depth)
-        try:
-            for item, loaded in loads:
-                yield FrameStarted(item.frame)
-                began = time.monotonic()
-                try:
-                    if item.frame in job.context.banned:
-                        raise from_wire(job.context.banned[item.frame])
-                    written.append(self._one(job, item, loaded.result(), began, writers))
-                except FaceplateError as error:
-                    yield from _failed(job, item.frame, error)
-                while written and (len(written) > depth or written[0].future.done()):
-                    done, events = _finish(job, written.popleft(), done, total, told)
-                    yield from events
-            while written:
-                done, events = _finish(job, written.popleft(), done, total, told)
-                yield from events
-        finally:
-            loads.close()
-            for item_written in written:
-                item_written.future.cancel()
-
-    def _one(
-        self, job: RenderJob, item: PlannedFrame, loaded: LoadedFrame, began: float, writers: ThreadPoolExecutor
-    ) -> _Written:
-        """Render a frame and hand it to a writer."""
-        identity = is_identity(job.settings, item.frame)
-        rendered = render_frame(
-            loaded.plate,
-            loaded.layer,
-            job.analysis,
-            job.settings,
-            analysed_as=item.source,
-            mask=loaded.mask,
-            identity=identity,
-        )
-        path = job.output.path(item.frame)
-        copies = (identity or not rendered.touched) and may_copy(job, item)
-        status = "held" if item.held else "identity" if identity or not rendered.touched else "rendered"
-        notes = list(rendered.warnings)
-        if not rendered.touched and not identity and job.settings.faces:
-            notes.append(("face.none", "the chosen face is not in this frame; it is a copy of the plate"))
-        future = writers.submit(write_frame, job, item, loaded.layer, rendered, path, copies, tuple(notes))
-        return _Written(item.frame, path, status, began, future)
 
     def _depth(self, job: RenderJob) -> int:
         """Frames in flight on either side, within the memory limit: each is held decoded, encoded and as float."""
@@ -379,31 +303,6 @@ class PipelineRunner:
             return settings.effect.region(face, values, learned.get(face.track, NO_DATA)).intersect(window)
 
         return list_faces(record, analysis, frame, job.face, region)
-
-
-def _finish(job: RenderJob, item: _Written, done: int, total: int, told: set[str]) -> tuple[int, list[RunEvent]]:
-    """Wait for a frame to be on disk; warnings about the whole job are told once."""
-    events: list[RunEvent] = []
-    try:
-        for code, message in item.future.result():
-            if code not in told or code.startswith("face."):
-                told.add(code)
-                events.append(Warned(code, message, item.frame if code.startswith("face.") else None))
-    except FaceplateError as error:
-        events.extend(_failed(job, item.frame, error))
-        return done, events
-    done += 1
-    events.append(FrameDone(item.frame, item.path, item.status, time.monotonic() - item.began))
-    events.append(Progress("render", done, total))
-    return done, events
-
-
-def _failed(job: RenderJob, frame: int, error: FaceplateError) -> Iterator[RunEvent]:
-    """Report a frame's error; it ends the job unless the job says to go on. A lost lease always does."""
-    error = error.at(frame=frame)
-    if error.code == "job.lease_lost" or not job.spec.continue_on_error:
-        raise error
-    yield FrameFailed(frame, error.to_wire())
 
 
 def _refuse_same(output: Pattern, matte_output: Pattern | None) -> None:

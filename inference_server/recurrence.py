@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from host_bridge.errors import FaceplateError
+from host_bridge.errors import FaceplateError, PlateError
 from inference_server.effects.base import NO_DATA, RecurrentEffect
 from inference_server.faces.types import FaceFrame
 from inference_server.plates.sequence import PlannedFrame
+from inference_server.plates.sequence import Sequence as PlateSequence
 from inference_server.plates.types import ChosenLayer, PlateFrame
 from inference_server.rendering import RenderSettings, face_input, is_identity
 from inference_server.shots.types import ShotAnalysis
@@ -151,6 +152,21 @@ class Visit:
     made: bool = True
 
 
+def _passed(frame: int, sequence: PlateSequence) -> PlannedFrame:
+    """A frame that is read because others build on it."""
+    if frame in sequence.files:
+        return PlannedFrame(frame, sequence.files[frame], frame)
+    error = PlateError(
+        "plate.missing_frame",
+        "the frame is not on disk, and the frames asked for build on it",
+        value=frame,
+        frame=frame,
+        path=sequence.pattern.path(frame),
+        remedy="Put the shot's other frames beside them, or let the effect draw every frame alone (refine off).",
+    )
+    return PlannedFrame(frame, "", frame, error)
+
+
 class Recurrence:
     """A recurrent effect in one job."""
 
@@ -176,12 +192,10 @@ class Recurrence:
             positions |= walk.positions()
         return tuple(self._analysis.frames[i] for i in sorted(positions))
 
-    def visits(self, items: Sequence[PlannedFrame], files: Mapping[int, str]) -> list[Visit]:
+    def visits(self, items: Sequence[PlannedFrame], sequence: PlateSequence) -> list[Visit]:
         """The frames to read, rising, those to make among them; frames that hold another's picture follow it."""
         made = {item.frame for item in items if item.source == item.frame}
-        passed = [
-            Visit(PlannedFrame(frame, files.get(frame, ""), frame), False) for frame in self.frames if frame not in made
-        ]
+        passed = [Visit(_passed(frame, sequence), False) for frame in self.frames if frame not in made]
         return sorted(
             [*passed, *(Visit(item) for item in items)], key=lambda v: (v.item.source, v.item.held, v.item.frame)
         )

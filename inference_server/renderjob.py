@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from host_bridge import __version__
+from host_bridge.errors import FaceplateError
 from host_bridge.jobspec import JobSpec, job_hash
 from inference_server.plates.provenance import Provenance
 from inference_server.plates.reader import read_planned
@@ -49,11 +50,15 @@ class RenderJob:
 
 @dataclass(frozen=True)
 class LoadedFrame:
-    """A decoded frame, the channels to treat, and the artist's matte over its data window (or None)."""
+    """A decoded frame, the channels to treat, and the artist's matte over its data window (or None).
+
+    `trouble` is why the matte could not be read: the frame cannot be made then, but others may build on it.
+    """
 
     plate: PlateFrame
     layer: ChosenLayer
     mask: NDArray[np.float32] | None
+    trouble: FaceplateError | None = None
 
 
 def frame_key(job: RenderJob, item: PlannedFrame) -> str:
@@ -117,13 +122,17 @@ def may_copy(job: RenderJob, item: PlannedFrame) -> bool:
     )
 
 
-def load_frame(job: RenderJob, item: PlannedFrame) -> LoadedFrame:
+def load_frame(job: RenderJob, item: PlannedFrame, masked: bool = True) -> LoadedFrame:
     """Decode a frame and its mask. Raises PlateError, also the one of a frame that is not on disk."""
     plate = read_planned(item)
     layer = job.source.layer(plate)
     part = plate.parts[layer.part]
-    mask = job.mask.read(item.frame, part.data_window, part.display_window) if job.mask else None
-    return LoadedFrame(plate, layer, mask)
+    if job.mask is None or not masked:
+        return LoadedFrame(plate, layer, None)
+    try:
+        return LoadedFrame(plate, layer, job.mask.read(item.frame, part.data_window, part.display_window))
+    except FaceplateError as error:
+        return LoadedFrame(plate, layer, None, error)
 
 
 def write_frame(

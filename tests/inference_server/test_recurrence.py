@@ -107,13 +107,13 @@ def test_the_last_frames_of_a_segment_fade_into_the_next() -> None:
 
 
 def test_where_there_is_nothing_to_remember_the_walk_begins() -> None:
-    gone = grid(40, absent=(1015,))
-    assert gone.parts(14) == (((0, 1), 1.0),)
-    assert gone.parts(15 - 1 + 1) == ()
-    (chain, _), *more = gone.parts(16)
-    assert (gone.start(chain), more) == (16, [])  # within the next one's pre-roll: the border is not felt
+    gone = grid(40, absent=(1017,))
+    assert gone.parts(15) == (((0, 1), 1.0),)  # nothing follows that it could fade into
+    assert gone.parts(16) == ()
+    (chain, _), *more = gone.parts(17)
+    assert (gone.start(chain), more) == (17, [])  # within the next one's pre-roll: the border is not felt
     assert gone.parts(22)[0][0] == chain
     cut = grid(40, cuts=(1013,))
-    assert cut.start(cut.parts(13)[0][0]) == 13
+    assert cut.start(cut.parts(12)[0][0]) == 12
     apart = Grid.of(analysis([1001, 1002, 1007, 1008]), 7, SEGMENT, PREROLL)
     assert [apart.start(apart.parts(p)[0][0]) for p in range(4)] == [0, 0, 2, 2]
