@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ from inference_server.training.tables import from_table
 
 HELD_OUT = 0x5EED  # seed of the draws for pairs kept aside; no run's own
 SHEET_ROWS, SHEET_SIDE = 6, 256
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,6 @@ class TranslatorTraining:
             trained["critic"] = PatchDiscriminator(3 + (3 if s.conditional else 0) + planes)
         if isinstance(self.start.pairs, GeneratedPairs):
             frozen |= self.start.pairs.modules()
-        for module in trained.values():
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rates = {"translator": s.rate, "critic": s.critic_rate}
         optimisers: dict[str, torch.optim.Optimizer] = {
             name: torch.optim.Adam(module.parameters(), rates[name], betas=s.betas) for name, module in trained.items()
@@ -186,11 +186,7 @@ class TranslatorTraining:
                 self.augmented(pair, draw) for pair, draw in zip(pairs.pairs(modules, batch), batch.draws, strict=True)
             ]
             batch = replace(batch, tensors={name: torch.stack([sample[name] for sample in made]) for name in made[0]})
-        tensors = {
-            name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
-            for name, value in batch.tensors.items()
-        }
-        return replace(batch, tensors=tensors)
+        return fast_layout(batch)
 
     # -------------------------------------------------------------------------------------------------- losses
 
@@ -305,16 +301,16 @@ def features_or_bands(features: VGG19 | None) -> nn.Module:
     return equations.Bands() if features is None else features
 
 
-def begin_from(network: nn.Module, begin: nn.Module | None) -> Any:
-    """The network with the weights of `begin`, where there is one; TrainingError where they do not fit."""
+def begin_from(network: Net, begin: nn.Module | None, widths: str = "widths") -> Net:
+    """The network with the weights of `begin`, where there is one; TrainingError where they do not fit `widths`."""
     if begin is not None:
         try:
             network.load_state_dict(begin.state_dict(), strict=True)
         except RuntimeError as error:
             raise TrainingError(
                 "training.config",
-                f"the model to go on from does not fit recipe.widths: {str(error)[:300]}",
-                remedy="Set recipe.widths to those of that model.",
+                f"the model to begin with does not fit recipe.{widths}: {str(error)[:300]}",
+                remedy=f"Set recipe.{widths} to those of that model.",
             ) from error
     return network
 
@@ -334,6 +330,19 @@ def settle(network: nn.Module, step: int, settle_norms: int) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.train(not settled)
+
+
+def fast_layout(batch: Batch) -> Batch:
+    """Pictures with the channels last on CUDA, where convolutions keep that layout and are faster in it; on the CPU
+    their backward pass is slower.
+    """
+    if batch.device.type != "cuda":
+        return batch
+    tensors = {
+        name: value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in batch.tensors.items()
+    }
+    return replace(batch, tensors=tensors)
 
 
 def small(pictures: Tensor, side: int = SHEET_SIDE) -> Tensor:
