@@ -174,6 +174,8 @@ def take_steps(
     for name in spec.steps:
         if name not in needed:
             yield Warned("effect.step_not_needed", f"with these values the step {name} is not needed")
+    while spec.steps and needed and needed[-1] not in spec.steps:
+        needed = needed[:-1]
     for track in settings.faces:
         steps: dict[str, TakenStep] = {}
         for name in needed:

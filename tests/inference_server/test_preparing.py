@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,54 +15,14 @@ import pytest
 
 from host_bridge.errors import ShotError
 from host_bridge.jobspec import JobSpec, PlateSpec, PreviewSpec
-from inference_server.config import ServerConfig
 from inference_server.effects import registry
-from inference_server.pipeline import PipelineRunner
 from inference_server.runs import JobContext, Planned, Progress, RunEvent, Warned
 from inference_server.shots.effectdata import DataWriter, read_data
-from inference_server.shots.store import ShotStore
 from tests.inference_server import learning_effect
+from tests.inference_server.desk import Desk, shot_of
 from tests.inference_server.learning_effect import HANG, LOG, said
 from tests.portrait import COLORSPACE, SIZE, write_shot
 from tests.unprivileged import folder_for_anyone, outcome_without_privileges
-
-_WORKER = """
-import json, sys
-from host_bridge.jobspec import job_from_json
-from inference_server.config import config_from_json
-from inference_server.pipeline import open_runner
-from inference_server.runs import JobContext, Warned
-from tests.inference_server import learning_effect
-learning_effect.register()
-runner = open_runner("cpu", config_from_json(json.loads(sys.argv[1])))
-for event in runner.run(job_from_json(json.loads(sys.argv[2])), JobContext("farm")):
-    if isinstance(event, Warned):
-        print(event.code, flush=True)
-runner.close()
-"""
-
-
-class Desk:
-    """A pipeline with the learning effect, on a shot store of its own."""
-
-    def __init__(self, root: Path) -> None:
-        self.config = ServerConfig(shots=str(root / "shots"), threads=2)
-        self.store = ShotStore(self.config.shots_path)
-        self.runner = PipelineRunner("cpu", self.config)
-
-    def run(self, spec: JobSpec) -> list[RunEvent]:
-        return list(self.runner.run(spec, JobContext("test")))
-
-    def kept(self, shot: str) -> list[str]:
-        """Names of what effects stored with a shot, half-made things too."""
-        folder = self.store.root / shot / "effects"
-        return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-
-    def start(self, spec: JobSpec) -> subprocess.Popen[str]:
-        """The same job in a process of its own."""
-        arguments = [json.dumps(self.config.to_json()), json.dumps(spec.to_json())]
-        command = [sys.executable, "-c", _WORKER, *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +35,7 @@ def log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    made = Desk(tmp_path_factory.mktemp("desk"))
+    made = Desk(tmp_path_factory.mktemp("desk"), learning_effect.__name__)
     yield made
     made.runner.close()
 
@@ -91,10 +48,6 @@ def job(pattern: str, folder: Path, **changes: Any) -> JobSpec:
         output=str(folder / "o.%04d.exr"),
     )
     return replace(spec, **changes)
-
-
-def shot_of(events: list[RunEvent]) -> str:
-    return next(e.shot for e in events if isinstance(e, Planned))
 
 
 def prepared(events: list[RunEvent]) -> int:
@@ -207,7 +160,7 @@ def test_cancelled_in_the_middle_it_leaves_nothing(desk: Desk, tmp_path: Path) -
 
 def test_a_store_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
     with folder_for_anyone() as folder:
-        writer = Desk(folder)
+        writer = Desk(folder, learning_effect.__name__)
         pattern = write_shot(tmp_path / "in", range(1001, 1003), seed=78)
         spec = JobSpec(kind="analyse", plate=PlateSpec(pattern, colorspace=COLORSPACE))
         record = writer.store.get(shot_of(writer.run(spec)))
