@@ -11,14 +11,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from host_bridge.cli.words import adapt_words
-from host_bridge.errors import JobError, RequestError, ShotError
+from host_bridge.errors import EffectError, JobError, RequestError, ShotError
 from host_bridge.jobspec import JobSpec
 from inference_server.effects.base import NO_DATA, ShotData, StagedEffect
 from inference_server.effects.steps import PREVIEW, StepResult
 from inference_server.preparing import FaceOfShot, frames_of, learned_key
 from inference_server.rendering import RenderSettings
 from inference_server.runs import JobContext, Progress, RunEvent, Tick, Warned
-from inference_server.shots.actors import earlier_result, keep_for
+from inference_server.shots.actors import check_actor, earlier_result, keep_for
 from inference_server.shots.steps import StepKey, TakenStep, Work, differences, find_step, steps_of_kind
 from inference_server.shots.store import ShotRecord, ShotStore
 from inference_server.shots.types import ShotAnalysis
@@ -176,6 +176,17 @@ def take_steps(
             yield Warned("effect.step_not_needed", f"with these values the step {name} is not needed")
     while spec.steps and needed and needed[-1] not in spec.steps:
         needed = needed[:-1]
+    actors = {name: effect.kept_as(name, settings.values) for name in needed}
+    for actor in actors.values():
+        if actor and len(settings.faces) > 1:
+            raise EffectError(
+                "effect.parameter",
+                f"{len(settings.faces)} faces are chosen, and {actor!r} is the name of one actor",
+                value=actor,
+                remedy="Adapt to one face at a time (--face), or leave the actor's name out.",
+            )
+        if actor:
+            check_actor(actor)
     for track in settings.faces:
         steps: dict[str, TakenStep] = {}
         for name in needed:
@@ -190,6 +201,8 @@ def take_steps(
                 one = _Step(store, record, key, effect, face, data, spec.accept, context)
                 found = yield from one.take(f"face {track}" if len(settings.faces) > 1 else "")
             steps[name] = found
+            if actors[name]:
+                keep_for(store, actors[name], key.kind, found)
             picture = found.folder / PREVIEW
             text = "accepted as it is" if found.accepted else "finished"
             yield Progress(name, found.done, found.wanted, text, str(picture) if picture.is_file() else "")
@@ -224,8 +237,6 @@ class _Step:
                 found = work.accept() if self.accept else None
                 if found is None:
                     found = yield from self._run(work, about)
-                if found.actor:
-                    keep_for(self.store, found.actor, self.key.kind, found)
         self.store.evict(keep=self.record.id)
         return found
 

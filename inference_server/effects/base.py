@@ -150,6 +150,7 @@ class ShotView(Protocol):
     """One face of a shot, as an effect's `analyse` sees it, and where it puts what it learns.
 
     frames  the shot's frames in which the face is, in order
+    cuts    the shot's frames at which another take begins
     window  the display window, seen from its corner
     values  the job's parameters; only those that `shot_key` names may be read
     style   the job's Style picture, [3, H, W] display-encoded sRGB; what is learned is kept by its content
@@ -160,6 +161,9 @@ class ShotView(Protocol):
 
     @property
     def frames(self) -> tuple[int, ...]: ...
+
+    @property
+    def cuts(self) -> tuple[int, ...]: ...
 
     @property
     def window(self) -> Window: ...
@@ -281,6 +285,10 @@ class StagedEffect(ShotEffect, Protocol):
         `frames` are those of the shot in which the face is; a curve is best sampled there. The names are shown to the
         artist where something was made for other values: "strengths", "iterations", "models".
         """
+        ...
+
+    def kept_as(self, step: str, values: EffectValues) -> str:
+        """The actor's name under which other shots are to find the result (`StepView.earlier`); "" = none."""
         ...
 
     def run_step(self, step: str, shot: StepView) -> Generator[RunEvent, None, None]:

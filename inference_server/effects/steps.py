@@ -22,15 +22,10 @@ _RESULT = "result.json"
 
 @dataclass(frozen=True)
 class StepResult:
-    """How far a result is: `done` of `wanted` iterations.
-
-    actor   under this name it is found again by other shots, "" = not
-    facts   what else a render should tell of it, as JSON
-    """
+    """How far a result is: `done` of `wanted` iterations. `facts`: what else is to be known of it, as JSON."""
 
     done: int
     wanted: int
-    actor: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -43,6 +38,6 @@ def read_result(folder: Path) -> StepResult | None:
     """What `note_result` said last, or None where there is nothing of the kind that can be read."""
     try:
         data = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
-        return StepResult(int(data["done"]), int(data["wanted"]), str(data["actor"]), dict(data["facts"]))
+        return StepResult(int(data["done"]), int(data["wanted"]), dict(data["facts"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

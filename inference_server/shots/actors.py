@@ -38,17 +38,19 @@ def check_actor(name: str) -> str:
 
 
 def keep_for(store: ShotStore, actor: str, kind: str, step: TakenStep) -> None:
-    """Keep a published result as the actor's newest of that kind."""
+    """Keep a published result as the actor's newest of that kind, unless there is a newer one."""
     parent = store.root / "actors" / check_actor(actor) / kind
     final = parent / step.digest
     draft = parent / f".draft-{uuid.uuid4().hex}"
+    newest = parent / "latest"
+    if final.is_dir() or (newest.is_file() and newest.stat().st_mtime > step.folder.stat().st_mtime):
+        return
     try:
-        if not final.is_dir():
-            parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(step.folder, draft, copy_function=_link, ignore=shutil.ignore_patterns(RUN))
-            os.rename(draft, final)
+        parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(step.folder, draft, copy_function=_link, ignore=shutil.ignore_patterns(RUN))
+        os.rename(draft, final)
         os.utime(final)
-        write_text(parent / "latest", step.digest)
+        write_text(newest, step.digest)
     except OSError as error:
         raise unwritable(final, error) from error
     finally:

@@ -79,7 +79,7 @@ class StepKey:
 class TakenStep:
     """A published result. `done` of `wanted` iterations; `digest` is over the files' contents; `depends` as in StepKey.
 
-    `accepted`: its run was stopped, and the artist took what there was. `actor` and `facts`: see StepResult.
+    `accepted`: its run was stopped, and the artist took what there was. `facts`: see StepResult.
     """
 
     folder: Path
@@ -89,7 +89,6 @@ class TakenStep:
     digest: str
     depends: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    actor: str = ""
 
 
 def find_step(store: ShotStore, record: ShotRecord, key: StepKey) -> TakenStep | None:
@@ -199,7 +198,6 @@ class Work:
             "digest": _digest(folder),
             "depends": self._key.depends,
             "facts": dict(found.facts),
-            "actor": found.actor,
         }
         return json.dumps(facts, indent=1, sort_keys=True)
 
@@ -222,7 +220,6 @@ def _read(folder: Path) -> TakenStep | None:
             str(data["digest"]),
             dict(data["depends"]),
             dict(data["facts"]),
-            str(data["actor"]),
         )
     except (FileNotFoundError, NotADirectoryError):
         return None

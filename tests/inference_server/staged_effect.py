@@ -83,8 +83,11 @@ class Staged:
     def step_key(self, step: str, values: EffectValues, frames: Sequence[int]) -> Mapping[str, Any]:
         at = values.at(0)
         if step == "adapt":
-            return {"iterations": at["iterations"], "start": at["start"], "kept_as": at["actor"]}
+            return {"iterations": at["iterations"], "start": at["start"]}
         return {"iterations": at["iterations"], "strengths": [list(values.edits_at(f)) for f in frames]}
+
+    def kept_as(self, step: str, values: EffectValues) -> str:
+        return str(values.at(0)["actor"]) if step == "adapt" else ""
 
     def run_step(self, step: str, shot: StepView) -> Generator[RunEvent, None, None]:
         at = shot.values.at(0)
@@ -100,8 +103,7 @@ class Staged:
             write_whole(shot.folder / "number.json", json.dumps(number).encode())
             picture = np.full((8, 8, 3), number % 256, np.uint8)
             cv2.imwrite(str(shot.folder / PREVIEW), picture)
-            actor = str(at["actor"]) if step == "adapt" else ""
-            note_result(shot.folder, StepResult(done, wanted, actor, {"number": number}))
+            note_result(shot.folder, StepResult(done, wanted, {"number": number}))
 
         try:
             while done < wanted:

@@ -228,6 +228,8 @@ def test_every_chosen_face_is_adapted_to(desk: Desk, tmp_path: Path) -> None:
     first, second = sorted(found(step.folder) for step in kept(desk, spec))
     assert first != second
     desk.run(render(plate, tmp_path / "o", 9, face="all"))
+    with pytest.raises(EffectError, match="2 faces are chosen"):
+        desk.run(replace(spec, params={"salt": 9, "actor": "Anna"}))
     shot = kept(desk, spec)[0].folder.parts[-3]
     assert found(earlier_result(desk.store, f"{shot}/2", "staged.adapt")) in (first, second)
     with pytest.raises(ShotError, match=f"{shot}/1, {shot}/2"):
@@ -298,6 +300,8 @@ def test_an_actor_is_found_again_in_the_next_shot(desk: Desk, pattern: str, tmp_
     assert found(earlier_result(desk.store, "Anna B.", "staged.adapt")) == went_on  # the latest
     desk.run(by_name)  # its own result is the actor's now, and is still this job's
     assert len(kept(desk, by_name)) == 1
+    desk.run(first)  # the older one is not the actor's newest for being asked for again
+    assert found(earlier_result(desk.store, "Anna B.", "staged.adapt")) == went_on
     error = refused(desk, job(plate, salt=17, params={"start": "nobody"}))
     assert "'nobody'" in error.message
     assert "Anna B." in error.remedy

@@ -182,7 +182,6 @@ class StylePortrait:
                 "continue from": continued,
                 "iterations": at["continual_iterations" if continued else "adapt_iterations"],
                 "seed": at["adapt_seed"],
-                "actor": str(at["actor"]).strip(),
             }
         edits = self._loaded(values, choice.generator)
         return {
@@ -193,6 +192,9 @@ class StylePortrait:
             "weights": [at[f"weight_{name}"] for name in ("lip", "eye", "reg", "temporal")],
             "iterations": at["expression_iterations"],
         }
+
+    def kept_as(self, step: str, values: EffectValues) -> str:
+        return str(values.at(0)["actor"]).strip() if step == ADAPT else ""
 
     def run_step(self, step: str, shot: StepView) -> Steps[RunEvent, None, None]:
         choice = self._choice(shot.values)
