@@ -274,7 +274,7 @@ def _performance(landmarks: tuple[str, ...]) -> tuple[Param, ...]:
 
 def _matte() -> tuple[Param, ...]:
     out = []
-    for param in matte_params("face", 2.0):
+    for param in matte_params("face", 4.0):
         if param.name == "regions":
             param = replace(param, hint=f"{param.hint} Those of the plate and of the edited face together.")
         elif param.name == "matte_feather":
