@@ -15,6 +15,7 @@ _COMMANDS = (
     ("models", "inference_server.models.cli", "list, show, pull, import, verify or remove models"),
     ("directions", "inference_server.directions.cli", "list, import or fit what faces are edited along"),
     ("shots", "inference_server.shots.cli", "list, show, edit, lock or remove analysed shots"),
+    ("metrics", "inference_server.metrics.cli", "compare two sequences: error, similarity, steadiness, drift"),
     ("export", "inference_server.export.cli", "write a model for NukeX (Cattery) or Flame (ONNX)"),
     ("doctor", "inference_server.doctor", "what works here, what is missing, how to get it"),
     ("demo", "inference_server.demo.cli", "the main job on a portrait plate, with a contact sheet"),

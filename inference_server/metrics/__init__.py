@@ -6,7 +6,7 @@ an imported network (LPIPS, identity) is in `learned`, which loads torch.
 
 from __future__ import annotations
 
-from inference_server.metrics.faces import gaze, gaze_drift, landmark_drift
+from inference_server.metrics.faces import gaze, gaze_drift, head_drift, landmark_drift
 from inference_server.metrics.motion import WarpErrors, flow_warp_error, temporal_profile
 from inference_server.metrics.pictures import ms_ssim, mse, psnr, psnr_of_mse
 
@@ -15,6 +15,7 @@ __all__ = [
     "flow_warp_error",
     "gaze",
     "gaze_drift",
+    "head_drift",
     "landmark_drift",
     "ms_ssim",
     "mse",

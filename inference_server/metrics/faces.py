@@ -1,13 +1,12 @@
 """Where a face and its gaze are in one sequence and in the other. Landmarks are MediaPipe's mesh, [T, 478, 2 or 3].
 
 Coordinates are square pixels of the same picture in both (FaceFrame.square()); frames without a face hold nan. An edit
-is meant to move landmarks, so a drift is no error by itself: that of the points of the bone should be near 0 (or the
-face floats on its neck), and that of the gaze should be (or the actor looks elsewhere).
+is meant to move landmarks, so a drift is no error by itself: that of the head should be near 0 (or the face floats on
+its neck), and that of the gaze should be (or the actor looks elsewhere).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,25 +23,42 @@ EYES = ((468, 33, 133, 159, 145), (473, 362, 263, 386, 374))
 OPEN = 0.12  # lids closer than this part of the eye's width hide the gaze
 
 
-def landmark_drift(a: Meshes, b: Meshes, points: Sequence[int] | None = None) -> PerFrame:
+def landmark_drift(a: Meshes, b: Meshes) -> PerFrame:
     """RMS distance of the landmarks of two sequences in each frame [T], in hundredths of the eye distance in `a`.
-
-    points  which landmarks; all without. `RIGID` are those of the bone.
 
     nan where either has no face. ValueError where shapes differ.
     """
     _check(a, b)
-    chosen = list(range(LANDMARKS)) if points is None else list(points)
-    apart = np.asarray(a[:, chosen, :2] - b[:, chosen, :2], np.float64)
-    eyes = [(a[:, left, :2] + a[:, right, :2]) / 2 for _, left, right, *_ in EYES]
-    size = np.hypot(*np.moveaxis(np.asarray(eyes[1] - eyes[0], np.float64), -1, 0))
-    size[size <= 0] = np.nan
-    return np.asarray(100 * np.sqrt((apart**2).sum(axis=-1).mean(axis=-1)) / size)
+    apart = np.asarray(a[..., :2] - b[..., :2], np.float64)
+    return np.asarray(100 * np.sqrt((apart**2).sum(axis=-1).mean(axis=-1)) / _eye_distance(a))
 
 
-def rigid_drift(a: Meshes, b: Meshes) -> PerFrame:
-    """`landmark_drift` of the points that expression hardly moves: how far the head itself is off."""
-    return landmark_drift(a, b, RIGID)
+def head_drift(a: Meshes, b: Meshes) -> PerFrame:
+    """How far the head itself is moved, turned or resized in each frame [T], in hundredths of the eye distance in `a`.
+
+    The similarity that best lays the points of the bone in `a` on those in `b` (least squares), as the RMS distance
+    that it moves them: a point that slides along the skin counts little, a face that floats on its neck in full. nan
+    where either has no face.
+    """
+    _check(a, b)
+    first, second = (_complex(meshes[:, list(RIGID)]) for meshes in (a, b))  # [T, R]
+    middle = first.mean(axis=1, keepdims=True)
+    centred, shift = first - middle, second.mean(axis=1, keepdims=True) - middle
+    size = (np.abs(centred) ** 2).sum(axis=1, keepdims=True)
+    turn = (centred.conj() * (second - second.mean(axis=1, keepdims=True))).sum(axis=1, keepdims=True) / size
+    moved = np.abs((turn - 1) * centred + shift)
+    return np.asarray(100 * np.sqrt((moved**2).mean(axis=1)) / _eye_distance(a))
+
+
+def _complex(points: Meshes) -> NDArray[np.complex128]:
+    return np.asarray(points[..., 0] + 1j * points[..., 1], np.complex128)
+
+
+def _eye_distance(meshes: Meshes) -> PerFrame:
+    """[T]; nan where there is none."""
+    middles = [(meshes[:, left, :2] + meshes[:, right, :2]) / 2 for _, left, right, *_ in EYES]
+    out = np.hypot(*np.moveaxis(np.asarray(middles[1] - middles[0], np.float64), -1, 0))
+    return np.where(out > 0, out, np.nan)
 
 
 def gaze(meshes: Meshes) -> NDArray[np.float64]:
@@ -69,7 +85,8 @@ def gaze(meshes: Meshes) -> NDArray[np.float64]:
 def gaze_drift(a: Meshes, b: Meshes) -> PerFrame:
     """How far the gaze of two sequences is apart in each frame [T], in hundredths of an eye's width.
 
-    The mean of the eyes that are open in both; nan where none is. About 1 is the landmarks' own uncertainty.
+    The mean of the eyes that are open in both; nan where none is. Other grain alone makes about 0.2, measured on faces
+    100 and 200 pixels wide.
     """
     _check(a, b)
     apart = np.hypot(*np.moveaxis(gaze(a) - gaze(b), -1, 0))  # [T, 2]

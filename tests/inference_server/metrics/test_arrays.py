@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
+from inference_server.faces.groups import RIGID
 from inference_server.metrics import (
     flow_warp_error,
     gaze,
     gaze_drift,
+    head_drift,
     landmark_drift,
     motion,
     ms_ssim,
@@ -21,7 +23,6 @@ from inference_server.metrics import (
     psnr_of_mse,
     temporal_profile,
 )
-from inference_server.metrics.faces import rigid_drift
 from inference_server.metrics.motion import profile_sheet, visible
 from inference_server.metrics.pictures import C1, scales_of
 from tests.portrait import still
@@ -197,12 +198,23 @@ def test_drift_is_in_hundredths_of_the_eye_distance() -> None:
     b[1, :, 0] += 3
     b[2, 0, 1] += 10  # one point of 478
     np.testing.assert_allclose(landmark_drift(a, b), [0, 3, 10 / np.sqrt(478)], atol=1e-9)
-    np.testing.assert_allclose(rigid_drift(a, b), [0, 3, 0], atol=1e-9)
+    np.testing.assert_allclose(head_drift(a, b), [0, 3, 0], atol=1e-9)
     np.testing.assert_allclose(landmark_drift(2 * a, 2 * b), landmark_drift(a, b), atol=1e-9)
     b[0] = np.nan
     assert np.isnan(landmark_drift(a, b)).tolist() == [True, False, False]
     with pytest.raises(ValueError, match=r"\[3, 477, 3\]"):
         landmark_drift(a[:, 1:], b[:, 1:])
+
+
+def test_head_drift_is_the_heads_and_not_the_skins() -> None:
+    a = _mesh()
+    slid, turned = a.copy(), a.copy()
+    slid[1, RIGID[0], 0] += 20  # one point of the bone slides by 20
+    assert landmark_drift(a[:, :], slid)[1] > 0.9
+    assert head_drift(a, slid)[1] < 20 / len(RIGID) * 3
+    spread = np.sqrt(((a[1, RIGID, :2] - a[1, RIGID, :2].mean(axis=0)) ** 2).sum(axis=-1).mean())
+    turned[1, :, :2] = 1.1 * (a[1, :, :2] - a[1, RIGID, :2].mean(axis=0)) + a[1, RIGID, :2].mean(axis=0)
+    np.testing.assert_allclose(head_drift(a, turned), [0, 0.1 * spread, 0], atol=1e-9)  # 100 % is the eye distance
 
 
 def test_gaze_is_the_irises_and_not_the_heads() -> None:
