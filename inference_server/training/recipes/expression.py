@@ -57,6 +57,7 @@ OFFSETS = "main.offsets"
 class ExpressionSettings:
     """The weights of eq. 7 on the terms of `expression_terms`, Adam's numbers, and how many frames are shown.
 
+    `lip_side`: of the face crops that the landmark network is shown; 256 is what it was trained on.
     `id`, `title`: of the card beside the result. `shot`: what codes, squares and masks were (filled in). `models`: what
     the networks are called where they are kept, by role; filled in by whoever loads them.
     """
@@ -70,6 +71,7 @@ class ExpressionSettings:
     rate: float = 3e-4
     beta1: float = 0.9
     beta2: float = 0.999
+    lip_side: int = 256
     sheet_frames: int = 4
     shot: str = ""
     models: dict[str, str] = field(default_factory=dict)
@@ -77,8 +79,8 @@ class ExpressionSettings:
     def __post_init__(self) -> None:
         if min(self.lips, self.eyes, self.regularisation, self.temporal) < 0 or self.lips + self.eyes <= 0:
             raise ValueError("weights must not be negative, and lips and eyes not both 0")
-        if self.sheet_frames < 1:
-            raise ValueError("sheet_frames must be 1 or more")
+        if self.sheet_frames < 1 or self.lip_side < 32:
+            raise ValueError("sheet_frames must be 1 or more, lip_side 32 or more")
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class Expression:
         self.micro_batch, self.processes, self.plain = micro_batch, processes, plain
         points = getattr(networks.landmarks, "points", None)
         self.lips = networks.lips or inner_lip(points if isinstance(points, int) else 0)
-        self.halved = halvings(shot.square)
+        self.halved = halvings(shot.square, own.lip_side)
         self._kept: dict[tuple[int, int], _Target] = {}
         self._window: EyeWindow | None = None
 
@@ -287,7 +289,7 @@ class Expression:
 
     def _lips(self, modules: Mapping[str, nn.Module], pictures: Tensor, rows: slice) -> Tensor:
         square = Square(self.shot.square.centre[rows], self.shot.square.side[rows])
-        return lip_maps(modules["landmarks"], pictures, square, self.halved, self.lips)
+        return lip_maps(modules["landmarks"], pictures, square, self.halved, self.settings.lip_side, self.lips)
 
     def _eyes(self, pictures: Tensor, rows: slice, window: EyeWindow) -> Tensor:
         """Masked and cut: [B, 3, h, w]."""

@@ -29,7 +29,6 @@ from inference_server.networks.lpips import LPIPS
 from inference_server.networks.tensors import imagenet_normalise
 from inference_server.training.errors import TrainingError
 
-LANDMARK_SIDE = 256  # of the face crops that the landmark network was trained on
 REACH = 208  # pixels around a changed one that the last tap of VGG16 (196) or AlexNet (163) can see, and some
 STRIDE = 16  # pixels of one cell of the coarsest tap, of both
 
@@ -48,12 +47,12 @@ def inner_lip(points: int) -> tuple[int, int]:
     return INNER_LIP[points]
 
 
-def halvings(square: Square, side: int = LANDMARK_SIDE) -> int:
+def halvings(square: Square, side: int) -> int:
     """How often pictures are halved before squares are cut from them: once decided for a shot, so that it is steady."""
     return max(0, int(math.log2(max(1.0, float(square.side.min()) / side))))
 
 
-def face_crops(pictures: Tensor, square: Square, halved: int, side: int = LANDMARK_SIDE) -> Tensor:
+def face_crops(pictures: Tensor, square: Square, halved: int, side: int) -> Tensor:
     """The squares of pictures [B, 3, S, S] at side x side, zeros outside the picture; [B, 3, side, side].
 
     square: centre [B, 2], side [B], in pixels of the picture, pixel i covers i..i+1. halved: see `halvings`.
@@ -70,13 +69,15 @@ def face_crops(pictures: Tensor, square: Square, halved: int, side: int = LANDMA
     return F.grid_sample(pictures, torch.stack([x, y], dim=3), "bilinear", "zeros", align_corners=False)
 
 
-def lip_maps(landmarks: nn.Module, pictures: Tensor, square: Square, halved: int, channels: tuple[int, int]) -> Tensor:
-    """Heat maps of the inner lip, phi of eq. 3: [B, channels, 64, 64].
+def lip_maps(
+    landmarks: nn.Module, pictures: Tensor, square: Square, halved: int, side: int, channels: tuple[int, int]
+) -> Tensor:
+    """Heat maps of the inner lip, phi of eq. 3: [B, channels, side / 4, side / 4].
 
-    pictures: [B, 3, S, S] display-encoded sRGB in -1..1. square, halved: what the network is to see of each, as in
-    `face_crops`. channels: first and last.
+    pictures: [B, 3, S, S] display-encoded sRGB in -1..1. square, halved, side: what the network is to see of each, as
+    in `face_crops`. channels: first and last.
     """
-    crops = imagenet_normalise((face_crops(pictures, square, halved) + 1) / 2)
+    crops = imagenet_normalise((face_crops(pictures, square, halved, side) + 1) / 2)
     maps = cast(Tensor, landmarks(crops))
     return maps[:, channels[0] : channels[1] + 1]
 

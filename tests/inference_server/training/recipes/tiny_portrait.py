@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference_server.networks.hrnet import HRNet
+from inference_server.networks.hrnet import HRNet, Square
 from inference_server.networks.lpips import LPIPS
 from inference_server.networks.stylegan2 import Generator
+from inference_server.training.recipes.expression import Expression, ExpressionNetworks, ExpressionShot
 
 SIZE, DIM, ROWS, FRAMES = 64, 8, 10, 6
 SIZES: Mapping[str, Any] = {"size": SIZE, "style_dim": DIM, "n_mlp": 2, "channel_max": 8}
@@ -86,7 +87,42 @@ def lpips(seed: int = 5) -> LPIPS:
 
 
 def hrnet(seed: int = 6) -> HRNet:
-    """Heat maps of 98 points with peaks near 1, as a trained network's are."""
+    """Heat maps of 98 points that answer to a picture about as strongly as a trained network's."""
     torch.manual_seed(seed)
     network = HRNet(98, channels=(4, 4, 4, 4), modules=(1, 1, 1), blocks=1, stem=4).eval()
+    network.head[3].weight.data.mul_(30)  # type: ignore[operator, union-attr]
     return network.requires_grad_(False)
+
+
+SQUARE = Square(torch.full((FRAMES, 2), SIZE / 2), torch.full((FRAMES,), 0.75 * SIZE))
+LIP_SIDE = 64
+
+
+def eye_mask() -> Tensor:
+    mask = torch.zeros(SIZE, SIZE, dtype=torch.uint8)
+    mask[20:30, 12:52] = 1
+    return mask
+
+
+def edit(seed: int = 9) -> Tensor:
+    """A direction of the codes that moves the whole face: [L, D]."""
+    return 0.35 * torch.randn(ROWS, DIM, generator=torch.Generator().manual_seed(seed))
+
+
+def networks(**more: Any) -> ExpressionNetworks:
+    return ExpressionNetworks(
+        **{"generator": generator(), "landmarks": hrnet(), "perceptual": lpips(), **more}, licences=LICENCES
+    )
+
+
+def shot(frames: int = FRAMES, **more: Any) -> ExpressionShot:
+    """The walk with the edit in it, and the walk as the performance."""
+    g = generator()
+    own = walk(g)[:frames]
+    square = Square(SQUARE.centre[:frames], SQUARE.side[:frames])
+    given = {"codes": own + edit(), "reference": Pictures(draw(g, own)), "square": square, "eye_mask": eye_mask()}
+    return ExpressionShot(**{**given, **more})
+
+
+def expression(table: Mapping[str, Any], own: ExpressionShot | None = None, **more: Any) -> Expression:
+    return Expression({"lip_side": LIP_SIDE, **table}, own or shot(), more.pop("networks", None) or networks(), **more)
