@@ -53,6 +53,10 @@ class FaceOfShot:
     depth: int = 2
 
     @property
+    def cuts(self) -> tuple[int, ...]:
+        return self.analysis.cuts
+
+    @property
     def window(self) -> Window:
         whole = self.analysis.display_window
         return Window(0, 0, whole.width, whole.height)

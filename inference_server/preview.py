@@ -26,6 +26,7 @@ from inference_server.plates.color import ViewerTransform
 from inference_server.plates.reader import read_plate
 from inference_server.plates.types import ChosenLayer, Part, PlateFrame, Window
 from inference_server.preparing import data_key, frame_alone, reduced, stored_shot_data
+from inference_server.recurrence import builds_on_others
 from inference_server.rendering import RenderSettings, render_frame
 from inference_server.runs import PreviewPicture, result_of
 from inference_server.shots.analysing import analyse_shot
@@ -86,6 +87,8 @@ class Previewer:
         if known.analysed and not learned:
             notes.append("not prepared yet: the effect knows this frame alone")
         notes += without
+        if builds_on_others(known.analysis, settings, spec.frame):
+            notes.append("drawn alone: a render draws it with the frames before it")
         plate, analysis = known.plate, known.analysis
         smaller = scale <= 0.75
         if smaller:

@@ -243,3 +243,18 @@ class Recurrence:
     def drawn(self, frame: int) -> Mapping[int, Tensor]:
         """Track -> its picture in the shot's frame that was seen last."""
         return self._drawn[1] if self._drawn[0] == frame else {}
+
+
+def builds_on_others(analysis: ShotAnalysis, settings: RenderSettings, frame: int) -> bool:
+    """Whether a render's picture of that frame depends on frames before it, so that the frame alone shows another."""
+    effect = settings.effect
+    if not isinstance(effect, RecurrentEffect) or not effect.is_recurrent(settings.values):
+        return False
+    if frame not in analysis.frames or is_identity(settings, frame):
+        return False
+    position = analysis.frames.index(frame)
+    for track in settings.faces:
+        grid = Grid.of(analysis, track, effect.descriptor.segment, effect.descriptor.preroll)
+        if any(grid.start(chain) < position for chain, _ in grid.parts(position)):
+            return True
+    return False

@@ -11,6 +11,7 @@ from host_bridge.errors import unknown_name
 from inference_server.effects.look.descriptor import LOOK
 from inference_server.effects.retouch.descriptor import RETOUCH
 from inference_server.effects.style_portrait import descriptor as portrait
+from inference_server.effects.two_stage import descriptor as two_stage
 from inference_server.effects.vtoonify import descriptor as vtoonify
 from inference_server.models.store import ModelStore
 
@@ -23,6 +24,8 @@ Describe = Callable[[ModelStore], EffectDescriptor]
 _EFFECTS: dict[str, tuple[EffectDescriptor | Describe, str]] = {
     LOOK.identifier: (LOOK, "inference_server.effects.look.effect:Look"),
     RETOUCH.identifier: (RETOUCH, "inference_server.effects.retouch.effect:Retouch"),
+    two_stage.TWO_STAGE: (two_stage.describe_two_stage, "inference_server.effects.two_stage.effect:two_stage"),
+    two_stage.KEYFRAME: (two_stage.describe_keyframe, "inference_server.effects.two_stage.effect:keyframe"),
     vtoonify.IDENTIFIER: (vtoonify.describe, "inference_server.effects.vtoonify.effect:VToonifyEffect"),
     portrait.IDENTIFIER: (portrait.describe, "inference_server.effects.style_portrait.effect:StylePortrait"),
 }

@@ -98,7 +98,7 @@ def _report(text: str) -> None:
 
 def _state(card: Card, stored: StoredModel | None) -> str:
     if stored is not None:
-        return "imported" if stored.folder.writable else "studio"
+        return "built in" if stored.built_in else "imported" if stored.folder.writable else "studio"
     if card.not_imported:
         return "listed"
     if card.template:

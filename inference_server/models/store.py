@@ -35,6 +35,8 @@ from inference_server.models.cards import (
 )
 
 ENVIRONMENT = "FACEPLATE_MODELS"
+BUILT_IN = Path(__file__).parent / "builtin"
+"""The models that come with Faceplate, searched last, never written."""
 _CHUNK = 1 << 20
 _LOCK_SECONDS = 60.0
 
@@ -62,6 +64,11 @@ class Folder:
     path: Path
     writable: bool = False
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it is the one that comes with Faceplate."""
+        return self.path == BUILT_IN
+
 
 @dataclass(frozen=True)
 class StoredModel:
@@ -82,6 +89,11 @@ class StoredModel:
     @property
     def sha256(self) -> str:
         return self.stored.sha256
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it comes with Faceplate."""
+        return self.folder.built_in
 
     @property
     def licence(self) -> str:
@@ -122,7 +134,8 @@ def _can_write(path: Path) -> bool:
 def folders_from(environment: Mapping[str, str] | None = None) -> tuple[Folder, ...]:
     """The folders of FACEPLATE_MODELS in their order; the first that can be written is the user's own.
 
-    Without the variable, or when none of its folders can be written, the platform's folder is (also) used, last.
+    Without the variable, or when none of its folders can be written, the platform's folder is (also) used. What comes
+    with Faceplate is last.
     """
     env = os.environ if environment is None else environment
     listed = [Path(p).expanduser() for p in env.get(ENVIRONMENT, "").split(os.pathsep) if p.strip()]
@@ -130,17 +143,18 @@ def folders_from(environment: Mapping[str, str] | None = None) -> tuple[Folder, 
     folders = [Folder(path, path == own) for path in dict.fromkeys(listed)]
     if own is None:
         folders.append(Folder(user_folder(env), True))
-    return tuple(folders)
+    return (*folders, Folder(BUILT_IN))
 
 
 def store_of(folders: Sequence[str], *, writable: bool = False) -> ModelStore:
     """The store of a server's configured model folders; the environment's where it names none.
 
-    They are only read, or else (`writable`) the first of them that can be written is.
+    The models that come with Faceplate are in either. The folders are only read, or else (`writable`) the first of them
+    that can be written is.
     """
     paths = [Path(folder) for folder in folders]
     own = next((path for path in paths if _can_write(path)), None) if writable else None
-    return ModelStore(tuple(Folder(path, path == own) for path in paths) or None)
+    return ModelStore((*(Folder(path, path == own) for path in paths), Folder(BUILT_IN)) if paths else None)
 
 
 class ModelStore:
@@ -295,6 +309,14 @@ class ModelStore:
         path = folder.path / f"{model_id}.toml"
         if model_id not in {p.stem for p in _card_files(folder)}:
             model = self.get(model_id)
+            if model.built_in:
+                raise ModelError(
+                    "model.folder",
+                    f"{model_id!r} comes with Faceplate and stays",
+                    value=model_id,
+                    path=str(model.path),
+                    remedy=f"A model of that id in a folder of your own ({self.own.path}) takes its place.",
+                )
             raise ModelError(
                 "model.folder",
                 f"{model_id!r} lies in {model.folder.path}, which is not yours to change",

@@ -147,6 +147,11 @@ class Placement:
 # --- for a shot ------------------------------------------------------------------------------------------------------
 
 
+def joined(a: Window, b: Window) -> Window:
+    """The smallest window that holds both."""
+    return Window(min(a.x0, b.x0), min(a.y0, b.y0), max(a.x1, b.x1), max(a.y1, b.y1))
+
+
 def first_good(faces: Sequence[FaceFrame], window: Window) -> tuple[FaceFrame, bool]:
     """The face that the style code is read from and a fixed crop is laid by, and whether it is a good one.
 

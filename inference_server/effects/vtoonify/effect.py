@@ -122,7 +122,7 @@ class VToonifyEffect:
                 good.frame,
             )
         whole = next(iter(shot.inputs((good.frame,), lambda face: _EVERYWHERE)))
-        window = shot.window if learning.crop == "published" else _joined(shot.window, whole.region)
+        window = shot.window if learning.crop == "published" else crop.joined(shot.window, whole.region)
         placements = crop.plan_shot(faces, good, window, learning.crop, learning.padding)
         for name, array in crop.stored(list(faces), placements).items():
             shot.put(name, array)
@@ -417,10 +417,6 @@ class _Library:
             self._imported = Imported.of(self._store)
             self._descriptor = described(self._imported)
             self._seen = seen
-
-
-def _joined(a: Window, b: Window) -> Window:
-    return Window(min(a.x0, b.x0), min(a.y0, b.y0), max(a.x1, b.x1), max(a.y1, b.y1))
 
 
 def _mismatch(model: str, what: str) -> EffectError:

@@ -20,7 +20,7 @@ def _controls(found: EffectDescriptor) -> list[Param]:
 
 def test_descriptors_load_without_torch_or_opencv() -> None:
     code = (
-        "import sys, inference_server.effects.registry as r; assert len(r.descriptors()) == 4; "
+        "import sys, inference_server.effects.registry as r; assert len(r.descriptors()) == 6; "
         "sys.exit(bool({'torch', 'cv2'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
