@@ -115,7 +115,8 @@ class TwoStageSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     `styles` names its styles in the order of the translator's weights; `keyframe` says that it learned one shot's
     painted frames. `crop`, `size` and `padding` are what it saw of a plate, as effects.two_stage.crop.Framing says.
-    `regions` is what of the picture was learned (as the parameter of that name; `crop` is all of it).
+    `regions` is what of the picture was learned (as the parameter of that name; `crop` is all of it). `shot` and
+    `painted` are the analysed shot's id and the numbers of the frames that were painted.
     """
 
     styles: tuple[str, ...] = ()
@@ -124,6 +125,8 @@ class TwoStageSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     size: float = 64.0
     padding: tuple[float, float, float, float] = (140.0, 140.0, 150.0, 160.0)
     regions: str = "head"
+    shot: str = ""
+    painted: tuple[int, ...] = ()
 
 
 class DirectionSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
