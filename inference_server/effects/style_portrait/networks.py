@@ -79,8 +79,9 @@ class Encoder(Protocol):
 
 
 class LandmarkNetwork(Protocol):
-    """Heat maps of landmarks. `inner_lip` and `eyes` are the channels of those groups."""
+    """Heat maps of landmarks. `inner_lip` and `eyes` are the channels of those groups, `module` the network itself."""
 
+    module: nn.Module
     points: int
     inner_lip: slice
     eyes: slice
@@ -159,6 +160,7 @@ class HRNetLandmarks:
                 remedy="Import hrnet-wflw or hrnet-300w.",
             )
         self._network = network
+        self.module: nn.Module = network
         self.points = network.points
         self.inner_lip = slice(groups["inner_lip"][0], groups["inner_lip"][1] + 1)
         self.eyes = slice(groups["left_eye"][0], groups["right_eye"][1] + 1)
