@@ -149,7 +149,7 @@ def test_effects_are_listed_and_described(desk: Desk) -> None:
     listed = desk.run("effects")
     assert listed.status == 0, listed.err
     named = {line.split()[0] for line in listed.out.splitlines() if line and line[0] != "`"}
-    assert named == {"look", "retouch", "vtoonify", "style_portrait"}
+    assert named == {"look", "retouch", "two_stage", "keyframe", "vtoonify", "style_portrait"}
     one = desk.run("effects", "retouch")
     for text in ("--edit", "smile", "-1..1 (0)", "lip_tint", "replace|delta (delta)"):
         assert text in one.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -15,15 +16,23 @@ import torch
 from safetensors import safe_open
 
 from host_bridge.errors import ModelError
+from inference_server.models import cli
 from inference_server.models.cards import Card
 from inference_server.models.importer import import_file
 from inference_server.models.loading import load_network, load_tensors
-from inference_server.models.store import Folder, ModelStore, folders_from, user_folder
+from inference_server.models.store import BUILT_IN, Folder, ModelStore, folders_from, store_of, user_folder
 from tests.inference_server.models.conftest import TINY_STYLEGAN2, leftovers, part, state_of
 from tests.unprivileged import folder_for_anyone, outcome_without_privileges
 
 Cards = Callable[..., Card]
+COMES_WITH = Folder(BUILT_IN)
 VECTOR = "[tensors.d]\nshapes = [[3]]\n"
+
+
+def list_command(text: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    return parser.parse_args(["list", text])
 
 
 def vector(path: Path, value: float) -> Path:
@@ -82,10 +91,11 @@ def test_folders_of_the_environment(tmp_path: Path) -> None:
         Folder(file / "below"),
         Folder(own, True),
         Folder(studio),
+        COMES_WITH,
     )
     environment = {"FACEPLATE_MODELS": str(file / "below"), "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "d")}
-    assert folders_from(environment) == (Folder(file / "below"), Folder(user_folder(environment), True))
-    assert folders_from({"HOME": str(tmp_path)}) == (Folder(user_folder({"HOME": str(tmp_path)}), True),)
+    assert folders_from(environment) == (Folder(file / "below"), Folder(user_folder(environment), True), COMES_WITH)
+    assert folders_from({"HOME": str(tmp_path)}) == (Folder(user_folder({"HOME": str(tmp_path)}), True), COMES_WITH)
     if sys.platform == "linux":
         assert user_folder({"HOME": "/h"}) == Path("/h/.local/share/faceplate/models")
 
@@ -98,9 +108,33 @@ def test_a_folder_without_permission_is_a_studio_folder() -> None:
 
         def attempt() -> str:
             found = folders_from({"FACEPLATE_MODELS": listed})
-            return "as expected" if found == (Folder(studio), Folder(folder / "own", True)) else str(found)
+            return "as expected" if found == (Folder(studio), Folder(folder / "own", True), COMES_WITH) else str(found)
 
         assert outcome_without_privileges(attempt) == "as expected"
+
+
+def test_what_comes_with_faceplate_is_last_stays_and_is_checked(
+    tmp_path: Path, card: Cards, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packaged = tmp_path / "packaged"
+    import_file(vector(tmp_path / "v.pt", 1), ModelStore((Folder(packaged, True),)), card(VECTOR))
+    monkeypatch.setattr("inference_server.models.store.BUILT_IN", packaged)
+    models = ModelStore(folders_from({"FACEPLATE_MODELS": str(tmp_path / "own")}))
+    assert models.get("tiny").built_in
+    assert store_of([str(tmp_path / "own")]).get("tiny").built_in
+    assert cli.run(list_command("tiny"), models) == 0
+    assert "built in" in capsys.readouterr().out
+    with pytest.raises(ModelError, match="comes with Faceplate") as caught:
+        models.remove("tiny")
+    assert caught.value.code == "model.folder"
+    import_file(vector(tmp_path / "v.pt", 2), models, card(VECTOR))
+    assert not models.get("tiny").built_in  # one's own takes its place
+    models.remove("tiny")
+    models.verify("tiny")
+    path = models.get("tiny").path
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(ModelError, match="have changed"):
+        models.verify("tiny")
 
 
 def test_replacing_is_asked_for_and_leaves_one_file(tmp_path: Path, store: ModelStore, card: Cards) -> None:
