@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from host_bridge.errors import EffectError
 from inference_server.faces.types import FaceState
+from inference_server.networks.two_stage import Memory, refine
 from inference_server.plates.types import Window
 from inference_server.recurrence import Grid, Walk
 from inference_server.shots.types import ShotAnalysis, Track
@@ -117,3 +120,43 @@ def test_where_there_is_nothing_to_remember_the_walk_begins() -> None:
     assert cut.start(cut.parts(12)[0][0]) == 12
     apart = Grid.of(analysis([1001, 1002, 1007, 1008]), 7, SEGMENT, PREROLL)
     assert [apart.start(apart.parts(p)[0][0]) for p in range(4)] == [0, 0, 2, 2]
+
+
+class Averaging(torch.nn.Module):
+    """A refiner that does what a trained one does: it leans on its last result where the picture stands still."""
+
+    def forward(self, frames: Tensor, refined: Tensor, intermediate: Tensor) -> Tensor:
+        still = torch.exp(-200 * (frames[:, 6:] - frames[:, 3:6]).square())
+        return torch.lerp(intermediate, refined[:, 3:], 0.7 * still)
+
+
+def test_no_border_is_seen_in_the_flicker_over_time() -> None:
+    """A drawing that flickers, refined: the change from frame to frame at the borders is that of the interior.
+
+    The scene stands still, so that the flow-warp error is the frame difference.
+    """
+    over = Grid.of(analysis(range(1001, 1161)), 7, 32, 8)
+    scene = torch.linspace(-0.8, 0.8, 48).expand(1, 3, 48, 48)
+    rng = torch.Generator().manual_seed(3)
+    drawings = [(-scene + 0.1 * torch.randn(scene.shape, generator=rng)).clamp(-1, 1) for _ in range(160)]
+
+    def refined(grid: Grid) -> NDArray[np.float64]:
+        way, out = Walk.to(grid, range(160)), []
+        for position in range(160):
+
+            def step(memory: Memory | None, position: int = position) -> tuple[Tensor, Memory]:
+                return refine(Averaging(), scene, drawings[position], memory)
+
+            picture = way.advance(position, step)
+            assert picture is not None
+            out.append(picture)
+        return np.array([float((b - a).abs().mean()) for a, b in itertools.pairwise(out)])
+
+    errors = refined(over)
+    fades = [[errors[b + away - 1] for away in range(-over.fade, 1)] for b in (32, 64, 96, 128)]
+    around = {b + away for b in (32, 64, 96, 128) for away in range(-over.fade, 1)}
+    interior = np.array([e for i, e in enumerate(errors, 1) if i not in around and i > 8])
+    assert max(np.mean(fade) for fade in fades) <= np.percentile(interior, 95)
+    assert max(max(fade) for fade in fades) <= 1.05 * np.percentile(interior, 95)
+    hard = refined(Grid(32, 0, over.stretches))  # without pre-roll and fade every border is a jump
+    assert min(hard[b - 1] for b in (32, 64, 96, 128)) > 1.2 * np.percentile(interior, 95)
