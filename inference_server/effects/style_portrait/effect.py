@@ -8,10 +8,9 @@ resolution, and leave what the generator cannot draw to the plate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as Steps
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -47,10 +46,6 @@ from inference_server.models.store import ModelStore, StoredModel
 from inference_server.plates.types import Window
 from inference_server.runs import Progress, RunEvent, Warned
 
-_STEPS = {  # imported when they are run: a render needs no optimiser
-    ADAPT: ("inference_server.effects.style_portrait.adapting", "adapt"),
-    EXPRESSION: ("inference_server.effects.style_portrait.expressing", "express"),
-}
 _LEAST = 8  # pixels: of a view of which less lies in the plate nothing is left to draw
 _TAPS = np.array([0.25, 0.75, 1.0, 0.75, 0.25])  # of `light` (stylegan3-editing, as its authors publish it)
 
@@ -174,7 +169,7 @@ class StylePortrait:
     def step_key(self, step: str, values: EffectValues, frames: Sequence[int]) -> Mapping[str, Any]:
         at, choice, imported = values.at(0), self._choice(values), self._library.now.imported
         models = [choice.generator.model.sha256]
-        models += [imported.needed(name, "the perceptual distance").sha256 for name in LPIPS]
+        models += [imported.needed(name, "learning the actor").sha256 for name in LPIPS]
         if step == ADAPT:
             continued = str(at["adapt_from"]).strip()
             return {
@@ -208,9 +203,10 @@ class StylePortrait:
             self._networks,
             self._loaded(shot.values, choice.generator),
         )
-        module, name = _STEPS[step]
-        take: Callable[[Material], Steps[RunEvent, None, None]] = getattr(import_module(module), name)
-        yield from take(material)
+        # Imported when they are run: a render needs no optimiser.
+        from inference_server.effects.style_portrait import adapting, expressing
+
+        yield from adapting.adapt(material) if step == ADAPT else expressing.express(material)
         self._networks.release("landmarks", "perceptual")
 
     # --- a frame ----------------------------------------------------------------------------------------------------

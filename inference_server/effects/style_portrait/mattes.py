@@ -39,7 +39,7 @@ _CLASSES: Mapping[str, tuple[str, ...]] = {
 
 
 def parsed_regions(parser: BiSeNet, pictures: Tensor, regions: str) -> Tensor:
-    """Probability [N, P, P] that a pixel of pictures [N, 3, P, P] in -1..1, P = PARSED, is of the named regions.
+    """Probability [N, P, P] that a pixel of pictures [N, 3, P, P] in -1..1 is of the named regions.
 
     Raises EffectError `effect.parameter` (matte.parse_regions).
     """

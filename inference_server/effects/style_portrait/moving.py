@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference_server.effects.displacement import carry
+from inference_server.effects.displacement import carry, smoothstep
 from inference_server.effects.look.filters import gaussian, resize
 from inference_server.plates.warp import warp_picture
 
 _SIDE = 256  # of the pictures that the motion is measured between
 _SMOOTH = 4.0  # of their pixels
-_WORTH = 0.02  # mean difference that motion has to explain before it is believed
+_WORTH = 0.02  # mean difference below which there is nothing to explain
+_BELIEVED = (0.2, 0.7)  # share of the difference that motion explains: from not at all to wholly
 
 
 def motion(edited: Tensor, drawn: Tensor) -> Tensor:
@@ -43,8 +44,9 @@ def motion(edited: Tensor, drawn: Tensor) -> Tensor:
     flow = gaussian(flow, _SMOOTH)
     before = gaussian((e - r).abs().mean(dim=0, keepdim=True), _SMOOTH)
     after = gaussian((e - carry(r, flow)).abs().mean(dim=0, keepdim=True), _SMOOTH)
-    trust = ((before - after).clamp_min(0) / (before + _WORTH)).mul(2).clamp_max(1)
-    return flow * gaussian(trust, _SMOOTH) / side
+    low, high = _BELIEVED
+    explained = (before - after) / (before + _WORTH)
+    return flow * gaussian(smoothstep((explained - low) / (high - low)), _SMOOTH) / side
 
 
 def _dis(here: Tensor, there: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
