@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from host_bridge.errors import ExitCode, RequestError
+from host_bridge.errors import ExitCode, ModelError, RequestError
 from inference_server.directions.catalog import TENSOR, Offered, edit_name, load_linear, offered, problems
 from inference_server.models.cards import Card, DirectionSpec, Licence, official_cards
 from inference_server.models.store import ModelStore, StoredModel
@@ -151,7 +151,7 @@ def _list(args: argparse.Namespace, store: ModelStore) -> ExitCode:
                 f"{low:>5g}..{high:<5g}  {terms:<14}  {one.label}"
             )
         missing = [c for c in official_cards() if TENSOR in c.tensors and c.id not in models]
-        _report(f"{len(found)} directions; {len(missing)} more are known: faceplate models list direction")
+        _report(f"directions: {len(found)}; {len(missing)} more are known: faceplate models list direction")
     for problem in problems():
         _report(str(problem))
     return ExitCode.OK
@@ -201,10 +201,9 @@ def _import(args: argparse.Namespace, store: ModelStore) -> ExitCode:
 def _import_published(args: argparse.Namespace, store: ModelStore) -> ExitCode:
     """A file whose card comes with Faceplate: size, shape and licence are the card's."""
     from inference_server.models import cli as models
-    from inference_server.models.importer import identify
 
     said = [o for o, v in (("--layers", args.layers), ("--key", args.key), ("--component", args.component)) if v]
-    card = identify(args.file) if args.file.is_file() else None
+    card = _published_card(args.file) if args.file.is_file() else None
     if said or (card is not None and not _is_direction(card)):
         raise RequestError(
             "request.bad_value",
@@ -217,6 +216,33 @@ def _import_published(args: argparse.Namespace, store: ModelStore) -> ExitCode:
     parser = argparse.ArgumentParser(prog="faceplate models")
     models.add_arguments(parser)
     return ExitCode(models.run(parser.parse_args([*words, "--id", card.id] if card else words), store))
+
+
+def _published_card(path: Path) -> Card:
+    """The card that fits; of files with one name (STIT and LowRankGAN both have a mouth_open.npy) by their shape.
+
+    Raises ModelError as `models.importer.identify`.
+    """
+    from inference_server.directions.own import read_arrays
+    from inference_server.models.importer import identify
+
+    try:
+        return identify(path)
+    except ModelError as error:
+        if error.code != "model.ambiguous":
+            raise
+        named = [card for card in official_cards() if card.id in (error.value or []) and TENSOR in card.tensors]
+        shapes = [array.shape for array in read_arrays(path).values()] if named else []
+        fitting = [card for card in named if any(s in card.tensors[TENSOR].shapes for s in shapes)]
+        if len(fitting) == 1:
+            return fitting[0]
+        raise ModelError(
+            error.code,
+            error.message,
+            value=error.value,
+            path=error.path,
+            remedy="Say which published one it is: faceplate models import FILE --id ID; or give it a --name.",
+        ) from error
 
 
 def _is_direction(card: Card) -> bool:

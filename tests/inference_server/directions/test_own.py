@@ -188,6 +188,12 @@ def test_a_published_file_is_imported_by_its_card(
         directions("import", tmp_path / "nose_tip.npy")
     assert directions("import", tmp_path / "nose_tip.npy", "--accept-licence") == 0
     assert [one.name for one in offered(store)] == ["stit-nose-tip"]
+    np.save(tmp_path / "mouth_open.npy", _unit(3, 512).astype(np.float64))  # two authors have a file of this name
+    assert directions("import", tmp_path / "mouth_open.npy") == 0
+    assert "lowrank-mouth-open" in [one.name for one in offered(store)]
+    np.save(tmp_path / "mouth_open.npy", np.ones((3, 512)))
+    with pytest.raises(ModelError, match="no single card fits"):
+        directions("import", tmp_path / "mouth_open.npy")
     with pytest.raises(RequestError, match="--layers"):
         directions("import", tmp_path / "nose_tip.npy", "--layers", "3-4")
     with pytest.raises(ModelError, match="id of a published direction"):
@@ -244,4 +250,4 @@ def test_the_command_is_one_of_faceplates(
 ) -> None:
     monkeypatch.setenv("FACEPLATE_MODELS", str(tmp_path / "models"))
     assert main(["directions", "list"]) == 0
-    assert "0 directions" in capsys.readouterr().err
+    assert "directions: 0" in capsys.readouterr().err
