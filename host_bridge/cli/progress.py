@@ -13,6 +13,7 @@ from host_bridge.client import JobResult
 from host_bridge.errors import FaceplateError, from_wire
 from host_bridge.messages import FrameDoneEvent, FrameFailedEvent, JobEvent, JobProgress, JobStarted, JobWarning
 
+_SILENCE_S = 10.0
 MODES = ("auto", "bar", "farm", "json")
 
 
@@ -73,6 +74,7 @@ class FarmReporter(Reporter):
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)
         self._percent = -1
+        self._spoke = time.monotonic()
 
     def show(self, event: JobEvent) -> None:
         if isinstance(event, JobStarted):
@@ -83,13 +85,18 @@ class FarmReporter(Reporter):
                 self._percent = percent
                 self._line(f"Progress: {percent}%")
                 self._line(f"openjd_progress: {percent}")
-            elif event.stage != "render" and event.done % 10 == 0:
+            elif event.stage != "render" and self._is_due(event):
+                self._spoke = time.monotonic()
                 note = f", {event.note}" if event.note else ""
                 self._line(f"openjd_status: {event.stage} {event.done}/{event.total}{note}")
         elif isinstance(event, FrameDoneEvent):
             self._line(f"frame {event.frame} {event.status} {event.path} ({event.seconds:.2f} s)")
         elif isinstance(event, JobWarning | FrameFailedEvent):
             self._line(describe(event))
+
+    def _is_due(self, event: JobProgress) -> bool:
+        """Of progress that comes ten times a second: round numbers, the last, and something every ten seconds."""
+        return event.done % 10 == 0 or event.done == event.total or time.monotonic() - self._spoke >= _SILENCE_S
 
     def close(self, result: JobResult, error: FaceplateError | None) -> None:
         if result.state != "finished":
