@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from inference_server.faces.analyse import FaceTools, faces_of_picture
+from inference_server.faces.detect import Search
 from inference_server.faces.flow import warp
 from inference_server.faces.types import LANDMARKS
 from inference_server.metrics import flow_warp_error, gaze_drift, landmark_drift, mse, psnr_of_mse, temporal_profile
@@ -37,7 +38,8 @@ class Measured:
 
     psnr       against the teacher, dB, over all frames but the first; inf for the teacher itself
     flicker    mean squared change along the source's motion, pictures in 0..1, in millionths
-    landmarks  drift against the source, hundredths of the eye distance; gaze: hundredths of an eye's width
+    landmarks  drift against the source, hundredths of the eye distance; gaze: hundredths of an eye's width; nan where
+               unknown, and for what is carried along
     """
 
     psnr: float
@@ -130,7 +132,7 @@ def measure(one: Sequences, tools: FaceTools | None) -> Row:
         frames = one.frames[name]
         error = float(mse(frames[1:], teacher[1:], one.head[1:]).mean())
         landmarks = gaze = float("nan")
-        if before is not None and tools is not None:
+        if before is not None and tools is not None and name != "carried":  # it does not follow expressions at all
             after = before if name == "source" else meshes(composited(frames, source, one.head), tools)
             landmarks, gaze = _known(landmark_drift(before, after)), _known(gaze_drift(before, after))
         flicker = 1e6 * flow_warp_error(frames, source, mask=one.head).mean
@@ -147,7 +149,7 @@ def meshes(frames: Frames, tools: FaceTools) -> NDArray[np.float32]:
     """The landmarks of each frame's first face on its own, [T, 478, 3]; nan where none is found."""
     out = np.full((len(frames), LANDMARKS, 3), np.nan, np.float32)
     for t, frame in enumerate(frames):
-        faces = faces_of_picture(frame, FaceTools(tools.detector, tools.landmarker, None))
+        faces = faces_of_picture(frame, FaceTools(tools.detector, tools.landmarker, None), search=Search.WHOLE)
         if faces:
             out[t] = faces[0].square()
     return out

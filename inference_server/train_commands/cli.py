@@ -14,6 +14,8 @@ _COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("dualstylegan", "inference_server.train_commands.dualstylegan", "a DualStyleGAN of a style collection"),
     ("refine-codes", "inference_server.train_commands.refine_codes", "style codes nearer to their pictures (optional)"),
     ("vtoonify", "inference_server.train_commands.vtoonify", "a VToonify from a style's generators, about an hour"),
+    ("two_stage", "inference_server.train_commands.two_stage", "a video translator from clips and a teacher effect"),
+    ("keyframe", "inference_server.train_commands.keyframe", "a network that carries your painted frames over a shot"),
 )
 
 

@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,9 +133,12 @@ def run(args: argparse.Namespace, table: Mapping[str, Any], make: RecipeFactory)
 
 
 def follow(
-    args: argparse.Namespace, events: Generator[Event, None, None], group: Group
+    args: argparse.Namespace, events: Generator[Event, None, None], group: Group, until: float | None = None
 ) -> tuple[Finished | None, bool]:
-    """Shows the events; the last one of the first process, and whether the run came to its end."""
+    """Shows the events; the last one of the first process, and whether the run came to its end.
+
+    `until`: the run is stopped, as a signal would, after the step that goes beyond this time of the monotonic clock.
+    """
     from inference_server.train_commands.progress import Lines
     from inference_server.training.__main__ import event_line
     from inference_server.training.events import Finished, Progress, Started
@@ -153,7 +157,8 @@ def follow(
                 whole = event.step == event.steps
             if isinstance(event, Finished):
                 finished = event
-            if stopped() and not whole:
+            late = until is not None and isinstance(event, Progress) and time.monotonic() >= until
+            if (stopped() or late) and not whole:
                 events.close()  # the other processes learn of it
                 break
     return finished, whole

@@ -11,8 +11,10 @@ import torch
 
 from host_bridge.errors import EffectError, FaceError, PlateError
 from inference_server.collections.clips import PackSettings, VideoClip, pack_clips, windows_of
+from inference_server.collections.evaluation import meshes
 from inference_server.faces.analyse import FaceTools, faces_of_picture
 from inference_server.faces.geometry import eye_distance
+from inference_server.metrics import landmark_drift
 from inference_server.plates.color import srgb_encode
 from inference_server.training.clip_cache import ClipCache
 from inference_server.training.recipes.two_stage_losses import warped
@@ -82,6 +84,16 @@ def test_flow_brings_the_frame_before_into_place(packed: ClipCache) -> None:
     assert float(valid.mean()) > 0.6
     carried = float(((moved_[0] - now).abs() * holds).mean())
     assert carried <= float(((before - now).abs() * holds).mean()) + 0.005
+
+
+def test_landmarks_are_compared_where_faces_are(packed: ClipCache, tools: FaceTools) -> None:
+    picture = packed.picture(1, 0).astype(np.float32) / 255
+    moved_by = np.roll(picture, 4, axis=1)
+    found = meshes(np.stack([picture, picture, np.zeros_like(picture)]), tools)
+    assert np.isnan(found[2]).all()
+    drift = landmark_drift(found[:2], np.stack([found[0], meshes(moved_by[None], tools)[0]]))
+    assert drift[0] == 0
+    assert drift[1] == pytest.approx(100 * 4 / 64, rel=0.2)
 
 
 def test_what_cannot_be_packed_is_said(tmp_path: Path, tools: FaceTools) -> None:
