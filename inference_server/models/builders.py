@@ -43,6 +43,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "vtoonify": Network("vtoonify", "VToonify", "VToonify translator"),
         "psp": Network("psp", "PspEncoder", "pSp encoder"),
         "e4e": Network("psp", "E4eEncoder", "e4e encoder"),
+        "restyle-e4e": Network("restyle", "ReStyleEncoder", "ReStyle e4e encoder"),
         "bisenet": Network("bisenet", "BiSeNet", "BiSeNet face parser"),
         "arcface": Network("arcface", "ArcFace", "ArcFace identity network"),
         "raft": Network("raft", "RAFT", "RAFT optical flow", configuration="RAFTConfig"),

@@ -21,6 +21,7 @@ from inference_server.networks.hrnet import HRNet
 from inference_server.networks.lpips import LPIPS
 from inference_server.networks.psp import E4eEncoder, PspEncoder
 from inference_server.networks.raft import BASIC, RAFT, SMALL
+from inference_server.networks.restyle import ReStyleEncoder
 from inference_server.networks.stylegan2 import Discriminator, Generator
 from inference_server.networks.stylegan3 import StyleGAN3, config_r, config_t
 from inference_server.networks.vgg import VGG19
@@ -60,6 +61,7 @@ ROWS = (
     Row("VToonify-D discriminator, 256, 317 styles", lambda: ConditionalDiscriminator(256, 317), (), "not published"),
     Row("pSp encoder", lambda: PspEncoder("w+"), ("psp_encoder",), ENCODER),
     Row("e4e encoder", lambda: E4eEncoder(), ("e4e_encoder",), ENCODER),
+    Row("ReStyle e4e encoder, StyleGAN3", ReStyleEncoder, (), ENCODER),
     Row("BiSeNet, 19 classes", lambda: BiSeNet(), ("bisenet",), "MIT; CelebAMask-HQ non-commercial research"),
     Row("RAFT basic", lambda: RAFT(BASIC), ("raft_large",), "BSD-3-Clause"),
     Row("RAFT small", lambda: RAFT(SMALL), ("raft_small",), "BSD-3-Clause"),

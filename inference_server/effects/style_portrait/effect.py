@@ -22,13 +22,22 @@ from host_bridge.curves import Value
 from host_bridge.effects import EffectDescriptor, EffectValues
 from host_bridge.errors import EffectError
 from inference_server.directions import CodeEdit, Offered, offered
-from inference_server.effects.base import NO_DATA, EffectOutput, FaceInput, Resources, ShotData, ShotView, StepView
+from inference_server.effects.base import (
+    NO_DATA,
+    EffectOutput,
+    FaceInput,
+    Resources,
+    ShotData,
+    ShotView,
+    StepView,
+    Times,
+)
 from inference_server.effects.crops import bounds, check_input
 from inference_server.effects.library import Library
 from inference_server.effects.look.filters import resize
 from inference_server.effects.matte import parse_regions, shape_matte
 from inference_server.effects.mesh import pose_of
-from inference_server.effects.style_portrait import mattes, memory, moving, placing
+from inference_server.effects.style_portrait import between, mattes, memory, moving, placing
 from inference_server.effects.style_portrait.descriptor import ADAPT, DRAWN, EXPRESSION, described
 from inference_server.effects.style_portrait.editing import edited_code, load_edits, presence
 from inference_server.effects.style_portrait.imported import LPIPS, STYLEGAN2, EncoderModel, GeneratorModel, Imported
@@ -110,7 +119,10 @@ class StylePortrait:
         choice = self._choice(values)
         self._loaded(values, choice.generator)
         return {
-            "encoder": choice.encoder.model.sha256,
+            "encoder": [
+                choice.encoder.model.sha256,
+                *([choice.generator.model.sha256] if choice.encoder.looks else []),
+            ],
             "view": choice.view,
             "size": choice.generator.size,
             "smoothing": choice.smoothing,
@@ -209,6 +221,9 @@ class StylePortrait:
         yield from adapting.adapt(material) if step == ADAPT else expressing.express(material)
         self._networks.release("landmarks", "perceptual")
 
+    def retimed(self, shot: ShotData, times: Times) -> ShotData:
+        return between.retimed(shot, times)
+
     # --- a frame ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -286,7 +301,7 @@ class StylePortrait:
         self, shot: ShotView, choice: _Choice, squares: Mapping[int, placing.Placing]
     ) -> Steps[RunEvent, None, NDArray[np.float32]]:
         """The code of every frame [F, L, D], in the order of the frames."""
-        encoder = self._networks.encoder(choice.encoder, choice.precision)
+        encoder = self._networks.encoder(choice.encoder, choice.generator, choice.precision)
         batch = memory.reading_batch(choice.encoder, self._memory)
         read = shot.inputs(tuple(squares), lambda face: placing.window_of(squares[face.frame].aligned))
         codes: list[Tensor] = []

@@ -18,7 +18,13 @@ NONE = "none"
 STYLEGAN2, STYLEGAN3_R, STYLEGAN3_T = "stylegan2", "stylegan3-r", "stylegan3-t"
 LPIPS = ("lpips-alex", "torchvision-alexnet")
 """The perceptual distance of adaptation and expression: its linear weights and its trunk."""
-_FIRST = ("stylegan2-ffhq", "stylegan2-ada-ffhq", "e4e-ffhq", "hrnet-wflw")  # before others in lists
+_FIRST = (
+    "stylegan2-ffhq",
+    "stylegan2-ada-ffhq",
+    "e4e-ffhq",
+    "restyle-e4e-ffhq",
+    "hrnet-wflw",
+)  # before others in lists
 _CODE = 512
 
 
@@ -44,12 +50,15 @@ class GeneratorModel:
 
 @dataclass(frozen=True)
 class EncoderModel:
-    """An imported encoder into W+. `size` is the side of its input."""
+    """An imported encoder into W+. `size` is the side of its input; one of several `looks` compares the face with what
+    the generator draws of its last code.
+    """
 
     model: StoredModel
     size: int
     layers: int
     width: int
+    looks: bool = False
 
     @property
     def id(self) -> str:
@@ -169,14 +178,19 @@ def _generator(model: StoredModel) -> GeneratorModel:
 
 
 def _is_encoder(model: StoredModel) -> bool:
-    """pSp and e4e that read colour pictures and write W+, not the Z+ that VToonify's encoder writes."""
+    """Whether it reads colour pictures and writes W+, not the Z+ that VToonify's pSp writes."""
     part = model.card.parts.get("main")
-    if part is None or part.network not in ("e4e", "psp") or int(part.config.get("channels_in", 3)) != 3:
+    if part is None or "latent_avg" not in model.card.tensors:
         return False
-    return (part.network == "e4e" or part.config.get("space") == "w+") and "latent_avg" in model.card.tensors
+    if part.network == "restyle-e4e":
+        return True
+    into_w = part.network == "e4e" or (part.network == "psp" and part.config.get("space") == "w+")
+    return into_w and int(part.config.get("channels_in", 3)) == 3
 
 
 def _encoder(model: StoredModel) -> EncoderModel:
     config = model.card.parts["main"].config
     widths = config.get("widths") or [_CODE]
-    return EncoderModel(model, int(config.get("image_size", 256)), int(config.get("codes", 18)), int(widths[-1]))
+    looks = _network(model) == "restyle-e4e"
+    rows = int(config.get("codes", 16 if looks else 18))
+    return EncoderModel(model, int(config.get("image_size", 256)), rows, int(widths[-1]), looks)

@@ -29,6 +29,7 @@ from inference_server.networks.bisenet import BiSeNet
 from inference_server.networks.hrnet import IBUG_68, WFLW_98, HRNet
 from inference_server.networks.lpips import LPIPS as Perceptual
 from inference_server.networks.psp import E4eEncoder, PspEncoder
+from inference_server.networks.restyle import ReStyleEncoder
 from inference_server.networks.stylegan2 import Generator as StyleGAN2Network
 from inference_server.networks.stylegan3 import StyleGAN3 as StyleGAN3Network
 from inference_server.networks.tensors import check_shape, imagenet_normalise
@@ -133,8 +134,8 @@ class StyleGAN3:
         return [p for name, p in names if name.startswith("synthesis.") and not name.startswith("synthesis.input.")]
 
 
-class W18Encoder:
-    """pSp or e4e with its average code; autocast to `dtype` on CUDA devices."""
+class OneLook:
+    """pSp or e4e, which look once, with the average code; autocast to `dtype` on CUDA devices."""
 
     def __init__(self, network: E4eEncoder | PspEncoder, average: Tensor, dtype: torch.dtype = torch.float32) -> None:
         self._network, self._average, self._dtype = network, average, dtype
@@ -145,6 +146,25 @@ class W18Encoder:
         with torch.autocast(faces.device.type, self._dtype if half else torch.bfloat16, enabled=half):
             codes = self._network.encode(faces, self._average)
         return codes.float()
+
+
+class ReStyle:
+    """ReStyle e4e beside the generator it was trained with, which draws one picture at a time."""
+
+    def __init__(
+        self, network: ReStyleEncoder, average: Tensor, generator: Generator, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self._network, self._average, self._generator, self._dtype = network, average, generator, dtype
+        self.size, self.layers, self.width = network.image_size, network.codes, network.code_length
+
+    def __call__(self, faces: Tensor) -> Tensor:
+        half = faces.is_cuda and self._dtype is not torch.float32
+        with torch.autocast(faces.device.type, self._dtype if half else torch.bfloat16, enabled=half):
+            codes = self._network.encode(faces, self._average, self._draw)
+        return codes.float()
+
+    def _draw(self, codes: Tensor) -> Tensor:
+        return torch.cat([self._generator(code[None].float()) for code in codes])
 
 
 class HRNetLandmarks:
@@ -315,15 +335,17 @@ class Networks:
             parameter.requires_grad_(True)
         return made
 
-    def encoder(self, model: EncoderModel, precision: str = "fp32") -> Encoder:
-        """The encoder with its average code."""
+    def encoder(self, model: EncoderModel, base: GeneratorModel, precision: str = "fp32") -> Encoder:
+        """The encoder with its average code, and with the generator `base` where it looks at what that draws."""
 
         def load() -> Encoder:
             average = load_tensors(model.model, self._device)["latent_avg"]
-            network = load_network(model.model, self._device)
-            return W18Encoder(cast(E4eEncoder, network), average, DTYPES[precision])
+            network, dtype = load_network(model.model, self._device), DTYPES[precision]
+            if isinstance(network, ReStyleEncoder):
+                return ReStyle(network, average, self.generator(base, None, precision), dtype)
+            return OneLook(cast(E4eEncoder, network), average, dtype)
 
-        return self._one("encoder", model.model, load, precision)
+        return self._one("encoder", model.model, load, f"{precision} {base.model.sha256 if model.looks else ''}")
 
     def landmarks(self, model: StoredModel) -> LandmarkNetwork:
         """The landmark network."""
