@@ -69,7 +69,7 @@ def load_network(
     part: str = "main",
     store: ModelStore | None = None,
 ) -> nn.Module:
-    """The network of a stored model with its weights on `device`, in evaluation mode, without gradients.
+    """The network of a stored model with its weights on `device` as float32, in evaluation mode, without gradients.
 
     Entries that inference never reads are neither stored nor allocated. Raises ModelError `model.not_imported`,
     `model.unknown`, `model.stored`, `model.card`.
@@ -88,7 +88,7 @@ def load_network(
         with torch.device(device):
             network = build(spec.network, spec.config)
         network = _filled(model, network, state)
-    return network.eval().requires_grad_(False)
+    return network.float().eval().requires_grad_(False)  # what comes with Faceplate is stored in half precision
 
 
 def _filled(model: StoredModel, network: nn.Module, state: dict[str, Tensor]) -> nn.Module:

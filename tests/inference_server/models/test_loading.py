@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from host_bridge.errors import ModelError
@@ -32,6 +33,14 @@ def test_weights_are_allocated_once_and_on_the_device(tiny: ModelStore) -> None:
     values = [*network.parameters(), *network.buffers()]
     assert {value.device.type for value in values} == {"cpu"}
     assert {value.dtype for value in values} == {torch.float32}
+
+
+def test_weights_that_are_stored_in_half_precision_come_as_float32(tiny: ModelStore) -> None:
+    path = tiny.get("tiny").path
+    save_file({name: value.half() for name, value in load_file(path).items()}, path)
+    state = loading.load_network("tiny", store=tiny).state_dict()
+    assert {value.dtype for value in state.values()} == {torch.float32}
+    assert all(torch.equal(state[name.partition("/")[2]], value.float()) for name, value in load_file(path).items())
 
 
 def test_what_a_network_computes_when_it_is_built_is_computed(
