@@ -34,7 +34,7 @@ Conversion = Literal["", "stylegan2-ada", "stylegan3"]
 Host = Literal["huggingface", "google-drive", "onedrive", "web", "repository", "own"]
 Use = Literal["inference", "training", "evaluation"]
 
-_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_ID = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -211,7 +211,9 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def check_card(card: Card, where: str) -> Card:
     """The card itself, or ModelError `model.card` saying which field contradicts which."""
     if not _ID.fullmatch(card.id):
-        raise _bad_card(where, f"id {card.id!r} must be lower-case letters and digits joined by single hyphens")
+        raise _bad_card(
+            where, f"id {card.id!r} must be lower-case letters and digits joined by single hyphens or underscores"
+        )
     if card.sha256 is not None and not _SHA256.fullmatch(card.sha256):
         raise _bad_card(where, f"sha256 {card.sha256!r} must be 64 lower-case hexadecimal digits")
     if Path(card.file).name != card.file or not card.file:
@@ -229,7 +231,7 @@ def check_card(card: Card, where: str) -> Card:
         raise _bad_card(where, 'a container = "npy" holds one array and no network')
     for name, part in card.parts.items():
         if not _ID.fullmatch(name) or name == "tensors":
-            raise _bad_card(where, f"part name {name!r} must be lower-case letters, digits and hyphens")
+            raise _bad_card(where, f"part name {name!r} must be lower-case letters, digits, hyphens and underscores")
         if part.network not in NETWORKS:
             raise _bad_card(where, f"network {part.network!r} is none of {', '.join(sorted(NETWORKS))}")
         if part.convert and card.container != "nvidia-pickle":

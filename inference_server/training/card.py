@@ -20,21 +20,23 @@ from inference_server.training.files import sha256, write_atomic, write_text
 from inference_server.training.recipe import CardFacts
 from inference_server.training.tables import dump_toml
 
-_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_ID = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
 
 
 def check_facts(facts: CardFacts, trained: Mapping[str, object]) -> None:
     """Before the first step, so that a long run does not end in a card that cannot be written."""
     problem = ""
     if not _ID.fullmatch(facts.id):
-        problem = f"id {facts.id!r} must be lower-case letters and digits joined by single hyphens"
+        problem = f"id {facts.id!r} must be lower-case letters and digits joined by single hyphens or underscores"
     elif not facts.licences:
         problem = "licences must name those of everything that was learned from"
     elif not facts.parts:
         problem = "it exports nothing"
     for name, part in facts.parts.items():
         if not _ID.fullmatch(name):
-            problem = f"part name {name!r} must be lower-case letters and digits joined by single hyphens"
+            problem = (
+                f"part name {name!r} must be lower-case letters and digits joined by single hyphens or underscores"
+            )
         elif part.module not in trained:
             problem = f"part {name!r} is module {part.module!r}, which is none of the trained ones {sorted(trained)}"
     if problem:
