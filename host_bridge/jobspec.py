@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-MISSING_POLICIES = ("error", "hold", "skip")
+MISSING_POLICIES = ("error", "hold", "skip", "interpolate")
 PREMULT_MODES = ("auto", "premultiplied", "straight", "ignore")
 MASK_MODES = ("intersect", "replace", "subtract", "union")
 MATTE_NAMES = (
@@ -70,7 +70,8 @@ class JobSpec:
     `compression` "" writes what was read. A `repair` analyses `shot` again with `repairs` (the content of a repair
     file, see `faceplate shots edit`) in place of those it has. An `adapt` takes the long steps that `effect` needs with
     these values, `steps` (or, without any, all of them); with `accept` the best so far of a run that was stopped is
-    taken as it is.
+    taken as it is. `retime` is the speed's reciprocal: at 2 a render makes twice as many frames, numbered from the
+    shot's first on (see inference_server/retiming.py).
     """
 
     kind: str
@@ -95,6 +96,7 @@ class JobSpec:
     repairs: dict[str, Any] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
     accept: bool = False
+    retime: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -144,5 +146,7 @@ def job_hash(spec: JobSpec, extra: str = "") -> str:
     )
     fields = spec.to_json()
     del fields["steps"], fields["accept"]
+    if spec.retime == 1:
+        del fields["retime"]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":")) + extra
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -464,7 +464,7 @@ class FrameDoneEvent(Message):
     seq: Annotated[int, "Counts the job's events from 1 without gaps"] = 0
     frame: Annotated[int, "The frame"] = 0
     path: Annotated[str, "Its file, as the server sees it"] = ""
-    status: Annotated[str, "rendered, identity, kept or held"] = "rendered"
+    status: Annotated[str, "rendered, identity, kept, held or interpolated"] = "rendered"
     seconds: Annotated[float, "Time it took"] = 0.0
 
 

@@ -46,6 +46,7 @@ from inference_server.preview import Previewer
 from inference_server.rendering import RenderSettings, choose_faces, work_exposure
 from inference_server.renderjob import RenderJob
 from inference_server.renderpass import render_pass
+from inference_server.retiming import INTERPOLATE, held_at_cuts, plan_retimed, refuse_unretimable, retimed
 from inference_server.runs import (
     JobContext,
     Planned,
@@ -130,18 +131,24 @@ class PipelineRunner:
                     settings, plan, _ = yield from self._prepare(spec, source, record, analysis, readers)
                 yield Planned(record.id, tuple(sorted(record.frames)), plan)
                 return
-            planned = plan_frames(source.sequence, spec.frames, spec.plate.missing)
+            retimes = spec.retime != 1 or spec.plate.missing == INTERPOLATE
+            if retimes:
+                planned = plan_retimed(source.sequence, spec.frames, spec.retime, spec.plate.missing)
+            else:
+                planned = plan_frames(source.sequence, spec.frames, spec.plate.missing)
             output = parse_pattern(spec.output, source.sequence.pattern.view)
             matte_output = parse_pattern(spec.matte_output, output.view) if spec.matte_output else None
             mask = MaskSource.open(spec.mask) if spec.mask else None
             also = [spec.style_image] if spec.style_image else []
             also += list(mask.files.values()) + ([mask.still] if mask.still else []) if mask else []
+            also += list(source.sequence.files.values()) if retimes else []
             for pattern in (output, matte_output):
                 if pattern is not None:
                     refuse_overwriting(planned, pattern, (p.frame for p in planned.frames), also)
             _refuse_same(output, matte_output)
             check_format(output, next(iter(source.sequence.files.values())), spec.compression)
-            wanted = tuple(sorted({p.source for p in planned.frames if p.error is None}))
+            there = [p for p in planned.frames if p.error is None]
+            wanted = tuple(sorted({p.source for p in there} | {p.between.source for p in there if p.between}))
             if not wanted or not spec.continue_on_error:
                 planned.raise_missing()
             for pattern in (output, matte_output):
@@ -150,6 +157,11 @@ class PipelineRunner:
             record, analysis = yield from self.locate(source, wanted, readers)
             stack.enter_context(self._store.pin(record.id))
             settings, plan, models = yield from self._prepare(spec, source, record, analysis, readers)
+            if retimes:
+                planned = held_at_cuts(planned, analysis)
+                refuse_unretimable(settings)
+                first = source.sequence.frames[0]
+                settings, analysis = retimed(settings, analysis, planned, first, spec.retime)
             job = RenderJob(spec, source, record, analysis, settings, output, matte_output, mask, plan, models, context)
             yield Planned(record.id, tuple(p.frame for p in planned.frames), plan)
             if not settings.faces:

@@ -22,6 +22,7 @@ from inference_server.plates.sequence import Pattern, PlannedFrame
 from inference_server.plates.types import ChosenLayer, PlateFrame
 from inference_server.plates.writer import can_copy, copy_plate, is_finished, matte_frame, with_mattes, write_plate
 from inference_server.rendering import RenderedFrame, RenderSettings, is_identity
+from inference_server.retiming import load_between
 from inference_server.runs import JobContext
 from inference_server.shots.store import ShotRecord
 from inference_server.shots.types import ShotAnalysis
@@ -63,7 +64,9 @@ class LoadedFrame:
 
 def frame_key(job: RenderJob, item: PlannedFrame) -> str:
     """What a finished frame is recognised by: the job, and the contents of every file that went into it."""
-    mask = _digest(job.mask.path(item.frame)) if job.mask else ""
+    mask = _digest(job.mask.path(_mask_frame(item))) if job.mask else ""
+    if job.mask and item.made and item.between is not None:
+        mask += _digest(job.mask.path(item.between.source))
     extra = json.dumps(
         [
             job.record.frames[item.source],
@@ -76,6 +79,7 @@ def frame_key(job: RenderJob, item: PlannedFrame) -> str:
             __version__,
             dict(job.plan),
             dict(job.models),
+            *([job.record.frames[item.between.source], item.between.share] if item.between is not None else []),
         ],
         sort_keys=True,
     )
@@ -108,7 +112,7 @@ def is_kept(job: RenderJob, item: PlannedFrame) -> bool:
         return False
     if is_finished(path, frame_key(job, item)):
         return True
-    faceless = not any(job.analysis.face_at(t, item.source) for t in job.settings.faces)
+    faceless = not any(job.analysis.face_at(t, item.analysed_as) for t in job.settings.faces)
     copied = (is_identity(job.settings, item.frame) or faceless) and may_copy(job, item)
     return copied and is_finished(path, "", item.path)
 
@@ -116,7 +120,7 @@ def is_kept(job: RenderJob, item: PlannedFrame) -> bool:
 def may_copy(job: RenderJob, item: PlannedFrame) -> bool:
     """Whether an untouched frame is written as a copy of the file: nothing to add and no other codec asked for."""
     return (
-        not item.held
+        item.own
         and not job.spec.matte_channels
         and can_copy(item.path, job.output.path(item.frame), job.spec.compression)
     )
@@ -124,15 +128,22 @@ def may_copy(job: RenderJob, item: PlannedFrame) -> bool:
 
 def load_frame(job: RenderJob, item: PlannedFrame, masked: bool = True) -> LoadedFrame:
     """Decode a frame and its mask. Raises PlateError, also the one of a frame that is not on disk."""
+    if item.made:
+        return LoadedFrame(*load_between(job.source, item, job.settings.exposure, job.mask if masked else None))
     plate = read_planned(item)
     layer = job.source.layer(plate)
     part = plate.parts[layer.part]
     if job.mask is None or not masked:
         return LoadedFrame(plate, layer, None)
     try:
-        return LoadedFrame(plate, layer, job.mask.read(item.frame, part.data_window, part.display_window))
+        return LoadedFrame(plate, layer, job.mask.read(_mask_frame(item), part.data_window, part.display_window))
     except FaceplateError as error:
         return LoadedFrame(plate, layer, None, error)
+
+
+def _mask_frame(item: PlannedFrame) -> int:
+    """The artist's mask is numbered as the plate is."""
+    return item.frame if item.between is None else item.source
 
 
 def write_frame(

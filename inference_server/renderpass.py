@@ -115,14 +115,15 @@ def _one(
         loaded.layer,
         job.analysis,
         job.settings,
-        analysed_as=item.source,
+        analysed_as=item.analysed_as,
         mask=loaded.mask,
         identity=identity,
         drawn=None if walk is None else walk.drawn(item.source),
     )
     path = job.output.path(item.frame)
     copies = (identity or not rendered.touched) and may_copy(job, item)
-    status = "held" if item.held else "identity" if identity or not rendered.touched else "rendered"
+    status = "identity" if identity or not rendered.touched else "rendered"
+    status = "held" if item.held else "interpolated" if item.made else status
     notes = list(rendered.warnings)
     if not rendered.touched and not identity and job.settings.faces:
         notes.append(("face.none", "the chosen face is not in this frame; it is a copy of the plate"))

@@ -75,7 +75,7 @@ class FrameStarted:
 
 @dataclass(frozen=True)
 class FrameDone:
-    """A frame is on disk under its final name. `status` is `rendered`, `identity`, `kept` or `held`."""
+    """A frame is on disk under its final name. `status` is `rendered`, `identity`, `kept`, `held`, `interpolated`."""
 
     frame: int
     path: str

@@ -87,6 +87,8 @@ def check_job(spec: JobSpec, config: ServerConfig, effects: Callable[[], Iterabl
         raise _bad("repairs", "given", "kind repair, or none")
     if (spec.steps or spec.accept) and spec.kind != "adapt":
         raise _bad("steps" if spec.steps else "accept", "given", "kind adapt, or none")
+    if not 0.1 <= spec.retime <= 16 or (spec.retime != 1 and spec.kind != "render"):
+        raise _bad("retime", spec.retime, "0.1 to 16, and 1 for what is no render")
     if spec.kind in ("render", "adapt") or spec.effect:
         descriptor = _check_effect(spec, effects)
         if spec.kind == "adapt":
@@ -131,7 +133,7 @@ def check_faces(asked: ListFaces, config: ServerConfig, effects: Callable[[], It
 
 def _looked_at(job: JobSpec, config: ServerConfig, effects: Callable[[], Iterable[EffectDescriptor]]) -> JobSpec:
     """A job that is only looked at, whatever its kind, so that it needs no output."""
-    looked_at = replace(job, kind="analyse", output="", matte_output="", repairs={}, steps=[], accept=False)
+    looked_at = replace(job, kind="analyse", output="", matte_output="", repairs={}, steps=[], accept=False, retime=1.0)
     checked = check_job(looked_at, config, effects)
     return replace(checked, kind="render")
 

@@ -58,7 +58,8 @@ def add_plate(parser: argparse.ArgumentParser) -> None:
         choices=MISSING_POLICIES,
         default="error",
         metavar="POLICY",
-        help="frames that are not on disk: error (default), hold the nearest earlier frame, or skip them",
+        help="frames that are not on disk: error (default), hold the nearest earlier frame, skip them, or interpolate "
+        "them from their neighbours (a render marks them in the metadata)",
     )
 
 
@@ -194,6 +195,7 @@ def render_job(args: argparse.Namespace, descriptor: EffectDescriptor) -> JobSpe
         ocio=ocio_of(args),
         skip_existing=getattr(args, "skip_existing", False),
         continue_on_error=getattr(args, "continue_on_error", False),
+        retime=getattr(args, "retime", 1.0),
     )
 
 

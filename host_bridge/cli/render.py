@@ -54,11 +54,20 @@ def add_parsers(commands: Any) -> None:
     exits = "exit status: " + ", ".join(f"{int(c)} {c.name.lower().replace('_', ' ')}" for c in ExitCode)
     render = add_command(commands, "render", help="render frames of a plate", description=_RENDER, epilog=exits)
     add_plate(render)
-    render.add_argument_group("frames").add_argument(
+    frames = render.add_argument_group("frames")
+    frames.add_argument(
         "--frames",
         default="",
         metavar="RANGE",
         help="frames to render: 1001-1100, 1001-1100x2 (every other), 1001,1005-1010 (default: all on disk)",
+    )
+    frames.add_argument(
+        "--retime",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="2 makes it twice as long: the shot's first frame keeps its number F, frame F+n becomes F+2n, and what "
+        "lies between is interpolated, plate and performance, and marked in the metadata (faceplate:between)",
     )
     add_effect(render)
     add_faces(render)

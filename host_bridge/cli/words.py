@@ -19,6 +19,7 @@ def render_words(job: JobSpec) -> list[str]:
     words = ["render", "--effect", job.effect, "--in", job.plate.pattern, "--out", job.output]
     options = [
         ("--frames", job.frames, ""),
+        ("--retime", f"{job.retime:g}", "1"),
         *_shot_options(job),
         ("--matte-channels", ",".join(job.matte_channels), ""),
         ("--matte-out", job.matte_output, ""),

@@ -222,6 +222,19 @@ class ShotEffect(Effect, Protocol):
         ...
 
 
+Times = Mapping[int, tuple[int, int, float]]
+"""Frame -> the two frames of the shot that it lies between, and the later one's share (0: it is the earlier one)."""
+
+
+@runtime_checkable
+class RetimableEffect(ShotEffect, Protocol):
+    """An effect that can draw what lies between two frames of its shot."""
+
+    def retimed(self, shot: ShotData, times: Times) -> ShotData:
+        """What `render` needs of those frames in the place of the shot's own, interpolated linearly."""
+        ...
+
+
 class StepView(Protocol):
     """One face of a shot, as a long step sees it: what a ShotView shows, and where to put the result.
 

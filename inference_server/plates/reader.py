@@ -67,7 +67,7 @@ def read_planned(planned: PlannedFrame) -> PlateFrame:
     if planned.error is not None:
         raise planned.error
     frame = read_plate(planned.path, planned.frame)
-    return retimed(frame, planned.frame - planned.source) if planned.held else frame
+    return retimed(frame, planned.frame - planned.source)
 
 
 def retimed(frame: PlateFrame, by: int) -> PlateFrame:

@@ -260,18 +260,46 @@ def _nearest_names(pattern: Pattern) -> str:
 
 
 @dataclass(frozen=True)
+class InBetween:
+    """Where a frame lies between two of the plate: the later one's file and number, and its share, 0..1."""
+
+    path: str
+    source: int
+    share: float
+
+
+@dataclass(frozen=True)
 class PlannedFrame:
-    """One frame to make. `path` is the file to read, `source` the frame that file is; `error` where it is missing."""
+    """One frame to make. `path` is the file to read, `source` the frame that file is; `error` where it is missing.
+
+    `between`: the frame is one of a retimed shot (see retiming), whose analysis is numbered as it is.
+    """
 
     frame: int
     path: str
     source: int
     error: PlateError | None = None
+    between: InBetween | None = None
 
     @property
     def held(self) -> bool:
         """Whether another frame's file stands in for this one."""
-        return self.error is None and self.source != self.frame
+        return self.error is None and self.source != self.frame and self.between is None
+
+    @property
+    def made(self) -> bool:
+        """Whether no file is this frame: it is interpolated."""
+        return self.between is not None and self.between.share > 0
+
+    @property
+    def own(self) -> bool:
+        """Whether the file is just this frame."""
+        return self.source == self.frame and not self.made
+
+    @property
+    def analysed_as(self) -> int:
+        """The number under which its faces are known."""
+        return self.source if self.between is None else self.frame
 
 
 @dataclass(frozen=True)
@@ -308,7 +336,7 @@ def plan_frames(sequence: Sequence, frames: str = "", missing: str = "error") ->
             source = max((f for f in have if f < frame), default=have[0])
             planned.append(PlannedFrame(frame, sequence.files[source], source))
         elif missing == "error":
-            planned.append(PlannedFrame(frame, "", frame, _missing(sequence, frame, absent)))
+            planned.append(PlannedFrame(frame, "", frame, missing_frame(sequence, frame, absent)))
     if not planned:
         raise PlateError(
             "plate.no_frames",
@@ -320,14 +348,15 @@ def plan_frames(sequence: Sequence, frames: str = "", missing: str = "error") ->
     return FramePlan(tuple(planned), absent)
 
 
-def _missing(sequence: Sequence, frame: int, absent: tuple[int, ...]) -> PlateError:
+def missing_frame(sequence: Sequence, frame: int, absent: tuple[int, ...]) -> PlateError:
+    """`plate.missing_frame`, with all that are `absent`."""
     return PlateError(
         "plate.missing_frame",
         f"the frame is not on disk ({len(absent)} missing: {format_frames(absent)})",
         value=format_frames(absent),
         frame=frame,
         path=sequence.pattern.path(frame),
-        remedy="Render it, or choose --missing hold or skip.",
+        remedy="Render it, or choose --missing hold, skip or interpolate.",
     )
 
 

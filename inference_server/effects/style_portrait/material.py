@@ -173,6 +173,8 @@ def adapted_in(data: ShotData) -> Path | None:
 
 def offsets_in(data: ShotData, layers: int, width: int) -> NDArray[np.float32] | None:
     """The expression step's offsets [F, L, D], or None where it has not been taken."""
+    if "offsets" in data.arrays:  # of frames between those of the shot
+        return np.asarray(data.arrays["offsets"], np.float32)
     folder = data.steps.get(EXPRESSION)
     if folder is None:
         return None

@@ -143,11 +143,11 @@ def _views(
             )
         at = np.rint(centre[i] / [aspect, 1.0]) * [aspect, 1.0]
         view = _square(at, half * right, aspect)
-        out.append(Placing(aligned[i], view, _relative(aligned[i], view)))
+        out.append(Placing(aligned[i], view, relative(aligned[i], view)))
     return out
 
 
-def _relative(aligned: Square, view: Square) -> NDArray[np.float64]:
+def relative(aligned: Square, view: Square) -> NDArray[np.float64]:
     """U [3, 3]: a position in the view to the same in the aligned picture, origins in the centres, sides 1."""
     to_corner = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
     down = np.vstack([invert(aligned), [0.0, 0.0, 1.0]]) @ np.vstack([view, [0.0, 0.0, 1.0]])
