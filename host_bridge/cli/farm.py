@@ -48,7 +48,14 @@ def add_parsers(commands: Any) -> None:
     group.add_argument(
         "--to", required=True, choices=tuple(FARMS), metavar="FARM", help="openjd, opencue or deadline (Deadline 10)"
     )
-    group.add_argument("--chunk-size", type=int, default=10, metavar="FRAMES", help="frames of one task (default: 10)")
+    group.add_argument(
+        "--chunk-size",
+        type=int,
+        default=10,
+        metavar="FRAMES",
+        help="frames of one task (default: 10). Any size gives the same frames; effects that look back (two_stage, "
+        "keyframe) are walked from the beginning of their segment, so that multiples of 32 save work",
+    )
     group.add_argument(
         "--priority", type=int, default=-1, metavar="NUMBER", help="on the farm's own scale (default: the farm's)"
     )

@@ -1,4 +1,7 @@
-"""The main job on a portrait plate: make a shot, render a look and a retouch through the server, check and show it."""
+"""The main job on a portrait plate: make a shot, render it through the server, check and show it.
+
+A look and a retouch, which need nothing, and the network that comes with Faceplate, where one does.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,9 @@ from host_bridge.jobspec import JobSpec, PlateSpec
 from inference_server.demo.plate import COLORSPACE, FIRST, FRAMES, make_plate
 from inference_server.demo.sheet import contact_sheet
 from inference_server.demo.verify import Verdict, verify
+from inference_server.effects.two_stage.descriptor import TWO_STAGE
+from inference_server.effects.two_stage.variants import Offered
+from inference_server.models.store import ModelStore
 
 STYLE = "cartoon"
 # The head fills little more than this; a tighter crop is a faster one.
@@ -91,7 +97,27 @@ def _renders(plate: str, folder: Path, frames: int) -> list[_Render]:
         output=str(folder / "retouch" / "astronaut_retouch.%04d.exr"),
         matte_output=str(folder / "retouch_matte" / "astronaut_retouch_matte.%04d.exr"),
     )
-    return [_Render("look", look), _Render("retouch", retouch)]
+    renders = [_Render("look", look), _Render("retouch", retouch)]
+    starter = _starter()
+    if starter:
+        drawn = JobSpec(
+            kind="render",
+            plate=source,
+            effect=TWO_STAGE,
+            params={**starter, "degree": ramp},
+            output=str(folder / "two_stage" / "astronaut_two_stage.%04d.exr"),
+            matte_output=str(folder / "two_stage_matte" / "astronaut_two_stage_matte.%04d.exr"),
+        )
+        renders.insert(1, _Render(TWO_STAGE, drawn))
+    return renders
+
+
+def _starter() -> dict[str, Any]:
+    """The two-stage model that comes with Faceplate, in the look's style where it has that; empty: none comes."""
+    built_in = [v for v in Offered.of(ModelStore(), keyframe=False).variants.values() if v.model.built_in]
+    if not built_in:
+        return {}
+    return {"model": built_in[0].id, "style": STYLE if STYLE in built_in[0].styles else built_in[0].styles[0]}
 
 
 def _must(client: Client, render: _Render, progress: str) -> None:
@@ -114,13 +140,13 @@ def _report(
     for render in renders:
         verdict = verdicts[render.name]
         print(
-            f"{render.name:<8} {verdict.outside_different} of {verdict.outside} samples outside the matte differ, "
+            f"{render.name:<9} {verdict.outside_different} of {verdict.outside} samples outside the matte differ, "
             f"{verdict.inside_different} of {verdict.inside} inside; other parts and channels: "
             f"{'identical' if verdict.rest_identical else 'DIFFERENT'}; "
             f"{frames / seconds[render.name]:.2f} frames/s (analysis included the first time)"
         )
-    print(f"{'total':<8} {total:.0f} s")
-    print(f"frames   {folder}")
-    print(f"sheet    {sheet}")
+    print(f"{'total':<9} {total:.0f} s")
+    print(f"frames    {folder}")
+    print(f"sheet     {sheet}")
     good = all(v.outside_different == 0 and v.rest_identical and v.inside_different for v in verdicts.values())
     return int(ExitCode.OK if good else ExitCode.FRAMES_FAILED)

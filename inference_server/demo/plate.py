@@ -1,6 +1,6 @@
 """The demo plate: what a comp department would call a nasty little shot, made from one public-domain portrait.
 
-scikit-image's astronaut (NASA, public domain) becomes 48 frames of half-float EXR at 1920x1080 with 64 pixels of
+scikit-image's astronaut (NASA, public domain) becomes 36 frames of half-float EXR at 1920x1080 with 64 pixels of
 overscan: a drifting camera, two blinks and a talking mouth by mesh warp, film grain, a lamp far above 1.0 beside the
 head, a timecode, and a second part with depth and 32-bit ids. Scene-linear Rec.709.
 """
@@ -33,14 +33,14 @@ from inference_server.plates.writer import write_plate
 from inference_server.prefetch import prefetch
 from inference_server.runs import result_of
 
-FIRST, FRAMES, RATE = 1001, 48, Fraction(24)
+FIRST, FRAMES, RATE = 1001, 36, Fraction(24)
 DISPLAY = Window(0, 0, 1920, 1080)
 OVERSCAN = 64
 LAMP = 37.0
 COLORSPACE = "lin_rec709"
 _SET_HEIGHT = 1500  # of the still that the camera moves over
 _HEAD_ROOM = 170
-_BLINKS = (1013, 1036)
+_BLINKS = (1010, 1027)
 _GRAIN = 0.018
 
 Picture = NDArray[np.float32]
@@ -151,7 +151,7 @@ def _shoot(stage: _Set, frame: int) -> PlateFrame:
     sx = ((np.cos(angle) * x - np.sin(angle) * y) / zoom + centre[0]).astype(np.float32)
     sy = ((np.sin(angle) * x + np.cos(angle) * y) / zoom + centre[1]).astype(np.float32)
     blink = max(float(np.clip(1.6 - abs(frame - at) / 2.2, 0, 1)) for at in _BLINKS)
-    talk = 0.5 - 0.5 * np.cos(2 * np.pi * (frame - FIRST) / 16)
+    talk = 0.5 - 0.5 * np.cos(2 * np.pi * (frame - FIRST) / 12)
     field = np.float32(blink) * stage.blink + np.float32(talk) * stage.talk
     moved = cv2.remap(field, sx, sy, cv2.INTER_LINEAR)
     sx, sy = sx + moved[..., 0], sy + moved[..., 1]

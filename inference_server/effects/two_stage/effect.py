@@ -121,7 +121,7 @@ class TwoStageEffect:
             "segment": [self.descriptor.segment, self.descriptor.preroll],
             "models": {variant.id: variant.model.sha256[:16]},
         }
-        return {**plan, "bytes": check_memory(variant, precision, sizes, self._memory, plan)}
+        return {**plan, "bytes": check_memory(variant, precision, sizes, self._device.type, self._memory, plan)}
 
     def models(self, values: EffectValues) -> Mapping[str, str]:
         model = self._checked(values.at(0)).model
