@@ -24,7 +24,7 @@ from inference_server.faces.flow import warp
 from inference_server.faces.types import LANDMARKS
 from inference_server.metrics import flow_warp_error, gaze_drift, landmark_drift, mse, psnr_of_mse, temporal_profile
 from inference_server.metrics.motion import dis, profile_sheet
-from inference_server.networks.two_stage import Memory, Refiner, Translator, refine
+from inference_server.networks.two_stage import Memory, Refiner, Translator, folded, refine
 from inference_server.training.clip_cache import ClipCache
 
 Frames = NDArray[np.float32]  # [T, H, W, 3] in 0..1
@@ -163,7 +163,7 @@ def _known(values: NDArray[np.floating[Any]]) -> float:
 @torch.no_grad()
 def sequences_of(cache: ClipCache, translator: Translator, refiner: Refiner) -> list[Sequences]:
     """Every window of a cache in every style, translated and refined as at inference: from its first frame on."""
-    translator, refiner = translator.eval(), refiner.eval()
+    translator, refiner = folded(translator), folded(refiner)
     out = []
     for clip, (first, count) in zip(cache.clips, cache.windows, strict=True):
         numbers = range(first, first + count)

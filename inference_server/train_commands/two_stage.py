@@ -46,6 +46,7 @@ class PackTable:
     size: int = 288
     windows: int = 7
     length: int = 10
+    grade: float = 0.35
     kept_out_length: int = 48
 
     def __post_init__(self) -> None:
@@ -183,7 +184,7 @@ def _pack(clips: tuple[str, ...], path: Path, settings: TwoStageRun, windows: in
     from inference_server.collections.clips import PackSettings, facts_of, pack_clips
     from inference_server.training.clip_cache import ClipCache
 
-    pack = PackSettings(settings.styles, settings.teacher, settings.pack.size, windows, length)
+    pack = PackSettings(settings.styles, settings.teacher, settings.pack.size, windows, length, settings.pack.grade)
     if path.is_file() and ClipCache(path).facts == facts_of(clips, pack):
         return
     last = -1

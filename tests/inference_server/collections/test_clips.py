@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from host_bridge.errors import EffectError, FaceError, PlateError
-from inference_server.collections.clips import PackSettings, VideoClip, pack_clips, windows_of
+from inference_server.collections.clips import PackSettings, VideoClip, grade_of, pack_clips, windows_of
 from inference_server.collections.evaluation import meshes
 from inference_server.faces.analyse import FaceTools, faces_of_picture
 from inference_server.faces.geometry import eye_distance
@@ -114,6 +114,20 @@ def test_what_cannot_be_packed_is_said(tmp_path: Path, tools: FaceTools) -> None
     grey.release()
     with pytest.raises(FaceError, match="no face can be followed"):
         pack(str(tmp_path / "grey.avi"))
+
+
+def test_every_second_window_is_seen_in_other_light(packed: ClipCache) -> None:
+    assert grade_of("talk", 0, 0.5) == (1, 1, 1)
+    factors = np.array(grade_of("talk", 1, 0.5))
+    assert tuple(factors) == grade_of("talk", 1, 0.5) != grade_of("other", 1, 0.5)
+    assert factors @ np.array([0.2126, 0.7152, 0.0722]) == pytest.approx(1)
+    assert np.abs(np.log2(factors / factors[1])).max() <= 1.0
+    assert grade_of("talk", 1, 0.0) == (1, 1, 1)
+    # In the packed clip: the frames' own colours differ by the factors, in linear light.
+    plain, graded = ((packed.picture(n, 0) / 255.0) ** 2.2 for n in (1, 4))
+    ratio = graded.mean(axis=(0, 1)) / plain.mean(axis=(0, 1))
+    wanted = np.array(grade_of("talk", 1, SETTINGS.grade))
+    assert ratio / ratio[1] == pytest.approx(wanted / wanted[1], rel=0.04)
 
 
 def test_windows_are_spread_and_do_not_overlap(tmp_path: Path) -> None:

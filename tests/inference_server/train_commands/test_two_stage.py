@@ -183,7 +183,7 @@ def test_the_configuration_that_ships_states_every_number() -> None:
         assert stated == {*to_table(config)} == {*to_table(TrainConfig())}
         filled_in = {"id", "title", "styles", "data", "models", "translator_widths"}
         if stage == "translator":
-            assert own.pop("surroundings") == 0.25
+            assert own.pop("surroundings") == 0.15
             filled_in |= {"critic_rate", "conditional", "band"}  # of a discriminator and of VGG19, which it has not
         made = from_table(settings, own)
         assert {*to_table(made)} - {*own} <= filled_in
