@@ -356,7 +356,7 @@ def missing_frame(sequence: Sequence, frame: int, absent: tuple[int, ...]) -> Pl
         value=format_frames(absent),
         frame=frame,
         path=sequence.pattern.path(frame),
-        remedy="Render it, or choose --missing hold, skip or interpolate.",
+        remedy="Render it, or choose --missing hold or skip; --missing interpolate makes it of its neighbours.",
     )
 
 
