@@ -250,13 +250,15 @@ class Expression:
             with torch.autocast(batch.device.type, enabled=False):
                 (gradient[rows],) = torch.autograd.grad(s.lips * lip + s.eyes * eye, own)
             lips, eyes = lips + s.lips * lip.detach(), eyes + s.eyes * eye.detach()
-        terms = {"lips": _with_gradient(lips, offsets, gradient), "eyes": eyes}
-        watched = {}
-        if part == 0:
-            joined = self.shot.joined
-            terms["regularisation"] = s.regularisation * offset_term(offsets)
-            terms["temporal"] = s.temporal * temporal_term(offsets, joined)
-            watched["offset"] = offsets.detach().square().mean().sqrt()
+        # The offsets' own terms are the first process' alone, but all have the same names: they are added up by place.
+        whole = offsets if part == 0 else torch.zeros_like(offsets)
+        terms = {
+            "lips": _with_gradient(lips, offsets, gradient),
+            "eyes": eyes,
+            "regularisation": s.regularisation * offset_term(whole),
+            "temporal": s.temporal * temporal_term(whole, self.shot.joined),
+        }
+        watched = {"offset": whole.detach().square().mean().sqrt()}
         # The loop takes the mean over the processes' parts, and the sum is meant.
         terms = {name: value * self.processes for name, value in terms.items()}
         return Losses(terms, {name: value * self.processes for name, value in watched.items()})
