@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,21 +12,17 @@ from inference_server.effects.base import Resources
 from inference_server.effects.two_stage.variants import Variant
 from inference_server.effects.vtoonify.networks import DTYPES, exact
 from inference_server.models.loading import load_network
-from inference_server.networks.two_stage import Memory, Translator, folded, refine
+from inference_server.networks.two_stage import Memory, Translator, ready, refine
 
 
 class Pair:
     """A translator and its refiner, if it has one, in one precision."""
 
     def __init__(self, translator: Translator, refiner: nn.Module | None, dtype: torch.dtype) -> None:
-        def ready(network: nn.Module) -> Any:
-            out: Any = folded(network.float()).to(dtype)
-            return out.to(memory_format=torch.channels_last)
-
         self.styles = translator.styles
         self._dtype = dtype
-        self._translator = ready(translator)
-        self._refiner = None if refiner is None else ready(refiner)
+        self._translator = ready(translator.float(), dtype)
+        self._refiner = None if refiner is None else ready(refiner.float(), dtype)
 
     def draw(
         self, frame: Tensor, style: Tensor | None, memory: Memory | None, refined: bool

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from inference_server.networks import two_stage
 from inference_server.networks.tensors import ShapeError
-from inference_server.networks.two_stage import Memory, Refiner, Translator, UNet, folded, step
+from inference_server.networks.two_stage import Memory, Refiner, Translator, UNet, folded, ready, step
+from inference_server.networks.two_stage_graphs import GraphedStep
 
 SMALL = (4, 8, 12)
 
@@ -135,6 +136,51 @@ def test_folding_the_norms_changes_nothing(network: nn.Module) -> None:
     flat = folded(network)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in flat.modules())
     assert torch.allclose(flat(x), network(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [Translator(SMALL), Refiner(SMALL).net])
+def test_the_fast_layout_changes_nothing(network: nn.Module) -> None:
+    network = lively(network, 5)
+    x = torch.rand(2, 3 if isinstance(network, Translator) else 18, 30, 48) * 2 - 1
+    fast = ready(network)
+    with torch.inference_mode():
+        picture = fast(x)
+        assert torch.allclose(picture, network(x), atol=1e-4)
+    assert picture.stride(1) == 1
+    assert next(ready(network, torch.bfloat16).parameters()).dtype == torch.bfloat16
+
+
+def test_graphs_replay_a_sequence_shape_by_shape() -> None:
+    """With a recorder that runs the work anew, as CUDA's replay does: the same fixed tensors in and out."""
+    translator, refiner = lively(Translator(SMALL, styles=2), 6), Refiner(SMALL).eval()
+    refiner.net = lively(refiner.net, 7)
+    captured = []
+
+    def capture(work: Any) -> Any:
+        out = tuple(torch.empty_like(t) for t in work())
+        captured.append(out)
+
+        def replay() -> Any:
+            for own, value in zip(out, work(), strict=True):
+                own.copy_(value)
+            return out
+
+        return replay
+
+    graphed = GraphedStep(translator, refiner, capture)
+    torch.manual_seed(8)
+    for size in ((16, 24), (24, 16), (16, 24)):
+        style = torch.tensor([[0.3, 0.7]])
+        memory: Memory | None = None
+        own: Memory | None = None
+        results = []
+        for _ in range(4):
+            x = torch.rand(1, 3, *size) * 2 - 1
+            wanted, memory = step(translator, refiner, x, memory, style)
+            picture, own = graphed(x, own, style)
+            results.append((picture, wanted))
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in results)  # nor are earlier results written over
+    assert len(captured) == 4  # begun and going on, for each of two shapes
 
 
 def test_wrong_shapes_are_refused() -> None:
