@@ -76,8 +76,8 @@ def frame_ms_ssim(a: Frame, b: Frame, mask: Mask | None = None) -> float:
     """`ms_ssim` of one frame [H, W, 3]."""
     count = scales_of(*a.shape[:2])
     powers = np.array(SCALES[:count]) / (1 if count == len(SCALES) else sum(SCALES[:count]))
-    x, y = (np.ascontiguousarray(v, np.float64) for v in (a, b))
-    weights = None if mask is None else np.ascontiguousarray(mask, np.float64)
+    x, y = (np.ascontiguousarray(v, np.float32) for v in (a, b))
+    weights = None if mask is None else np.ascontiguousarray(mask, np.float32)
     out = np.ones(3)
     for scale in range(count):
         similarity, contrast = _ssim(x, y, 0 if weights is not None else WINDOW // 2)
@@ -90,29 +90,34 @@ def frame_ms_ssim(a: Frame, b: Frame, mask: Mask | None = None) -> float:
     return float(out.mean())
 
 
-def _ssim(x: NDArray[np.float64], y: NDArray[np.float64], edge: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Maps of the structural similarity, and of its contrast and structure alone, without `edge` pixels all around."""
+def _ssim(x: Frame, y: Frame, edge: int) -> tuple[Frame, Frame]:
+    """Maps of the structural similarity, and of its contrast and structure alone, without `edge` pixels all around.
+
+    In float32, at less than half the time: variances are exact to some 1e-7, the constants beside them are 1e-4 up.
+    """
     kernel = cv2.getGaussianKernel(WINDOW, SIGMA)
     inside = (slice(edge, x.shape[0] - edge), slice(edge, x.shape[1] - edge))
 
-    def blurred(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel), np.float64)[inside]
+    def blurred(values: Frame) -> Frame:
+        return np.asarray(cv2.sepFilter2D(values, cv2.CV_32F, kernel, kernel), np.float32)[inside]
 
+    c1, c2 = np.float32(C1), np.float32(C2)
     mean_x, mean_y = blurred(x), blurred(y)
     xx, yy, xy = blurred(x * x) - mean_x**2, blurred(y * y) - mean_y**2, blurred(x * y) - mean_x * mean_y
-    contrast: NDArray[np.float64] = (2 * xy + C2) / (xx + yy + C2)
-    return (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1) * contrast, contrast
+    contrast: Frame = (2 * xy + c2) / (xx + yy + c2)
+    return (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1) * contrast, contrast
 
 
-def _mean(values: NDArray[np.float64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _mean(values: Frame, weights: NDArray[np.float32] | None) -> NDArray[np.float64]:
     """Mean of each channel [3]; nan where all weights are 0."""
     if weights is None:
-        return np.asarray(values.mean(axis=(0, 1)))
-    total = float(weights.sum())
-    return np.asarray((values * weights[..., None]).sum(axis=(0, 1)) / total) if total > 0 else np.full(3, np.nan)
+        return np.asarray(values.mean(axis=(0, 1), dtype=np.float64))
+    total = float(weights.sum(dtype=np.float64))
+    summed = (values * weights[..., None]).sum(axis=(0, 1), dtype=np.float64)
+    return np.asarray(summed / total) if total > 0 else np.full(3, np.nan)
 
 
-def _halved(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Means of 2 x 2 pixels; an odd last row or column is left out."""
     height, width = (size // 2 * 2 for size in values.shape[:2])
     v = values[:height, :width]
