@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -68,8 +68,8 @@ def walk(network: Generator, frames: int = FRAMES, seed: int = 3) -> Tensor:
     return network.expand((1 - share) * first + share * last).contiguous()
 
 
-def read_codes(network: Generator, pictures: Tensor, samples: int = 256) -> Tensor:
-    """A linear encoder, fitted to samples of the generator: pictures [F, 3, S, S] -> codes [F, L, D]."""
+def encoder(network: Generator, samples: int = 192) -> Callable[[Tensor], Tensor]:
+    """A linear one, fitted to samples of the generator: pictures [F, 3, S, S] -> codes [F, L, D], rows alike."""
     w = network.mapping(torch.randn(samples, DIM, generator=torch.Generator().manual_seed(4)))
 
     def seen(x: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def read_codes(network: Generator, pictures: Tensor, samples: int = 256) -> Tens
 
     a = seen(draw(network, network.expand(w)))
     weights = torch.linalg.solve(a.T @ a + 1e-2 * torch.eye(a.shape[1]), a.T @ w)
-    return network.expand(seen(pictures) @ weights).contiguous()
+    return lambda pictures: network.expand(seen(pictures) @ weights).contiguous()
 
 
 def lpips(seed: int = 5) -> LPIPS:

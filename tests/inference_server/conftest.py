@@ -1,4 +1,4 @@
-"""What the tests of networks share."""
+"""What tests that run networks share."""
 
 from __future__ import annotations
 
