@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 Plane = NDArray[np.float32]
 
 MOST, NOTICED = 2.0, 0.8  # pixels: more is an error, more than the second is told
-LEAST_AGREEMENT = 0.35  # correlation of the edges below which nothing can be said
+LEAST_AGREEMENT = 0.25  # correlation of the edges below which nothing can be said
 _WORK = 768  # longest side at which is measured
 _STEPS = 60
+_LEAST_OVERLAP = 0.25  # of the picture
+_LOCAL = 8.0  # measured pixels
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,30 @@ def line_up(plate: NDArray[np.float32], paint: NDArray[np.float32]) -> Lineup:
 
 
 def _edges(picture: NDArray[np.float32], scale: float) -> Plane:
-    """Strength of the edges, with the strongest held back, so that a few black lines do not rule."""
+    """How much stronger each edge is than its surroundings: the strongest are held back, so that a few black lines do
+    not rule, and a busy part of the picture does not pass for another busy part.
+    """
     grey: Plane = np.asarray(picture @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
     if scale < 1:
         size = (max(16, round(grey.shape[1] * scale)), max(16, round(grey.shape[0] * scale)))
         grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.float32)
     grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), 1.2), np.float32)
     strength = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    return np.asarray(np.sqrt(np.minimum(strength, 0.5)), np.float32)
+    held = np.sqrt(np.minimum(strength, 0.5))
+    return np.asarray(held - cv2.GaussianBlur(held, (0, 0), _LOCAL), np.float32)
 
 
 def _refined(a: Plane, b: Plane, start: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """The affine change from a's coordinates to b's, and the correlation under it (-1 where there is none)."""
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _STEPS, 1e-5)
     try:
-        agreement, matrix = cv2.findTransformECC(a, b, start.copy(), cv2.MOTION_AFFINE, stop, None, 5)  # type: ignore[call-overload]
+        _, matrix = cv2.findTransformECC(a, b, start.copy(), cv2.MOTION_AFFINE, stop, None, 5)  # type: ignore[call-overload]
     except cv2.error:  # it did not come to rest: nothing in common, or nothing in the picture
         return start, -1.0
-    return np.asarray(matrix, np.float32), float(agreement)
+    size, how = (a.shape[1], a.shape[0]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    seen = cv2.warpAffine(b, matrix, size, flags=how)
+    both = cv2.warpAffine(np.ones_like(b), matrix, size, flags=how) > 0.99
+    if both.mean() < _LEAST_OVERLAP:
+        return start, -1.0
+    x, y = a[both] - a[both].mean(), seen[both] - seen[both].mean()
+    return np.asarray(matrix, np.float32), float((x * y).mean() / max(float(x.std() * y.std()), 1e-9))

@@ -72,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--steps", type=int, help="of the first network, in place of --minutes")
     own.add_argument("--refiner-steps", type=int, help="of the second network; 0 leaves it out")
     own.add_argument(
+        "--more", action="store_true", help="another round from what was learned, though no other frame is painted"
+    )
+    own.add_argument(
         "--start", default=STARTER, metavar="MODEL", help="begin with: starter (where there is one), a model, or none"
     )
     own.add_argument("--preview-seconds", type=float, default=60.0, help="between two sheets (default: %(default)g)")
@@ -112,14 +115,14 @@ def _run(args: argparse.Namespace) -> int:
         if group.first:
             for line in stages.begins_with():
                 _say(args, line)
-        plan = _plan(args, round_, stages)
+        plan = _plan(args, round_, stages, ends - time.monotonic())
         if args.dry_run:
             return ExitCode.OK
         if group.first:
             round_.write_plan(plan)
         going_on = True
         for stage in STAGES:
-            if not plan.steps(stage):
+            if not plan.steps(stage) or (stage == "translator" and round_.refining):
                 continue
             until = ends - (60 * args.minutes * REFINER_SHARE if stage == "translator" and plan.refiner else 0.0)
             recipe, config = stages.recipe(stage, plan)
@@ -133,8 +136,8 @@ def _run(args: argparse.Namespace) -> int:
     return ExitCode.OK if going_on else ExitCode.CANCELLED
 
 
-def _plan(args: argparse.Namespace, round_: Round, stages: Stages) -> Plan:
-    """The round's own, or what the minutes (or the steps that are asked for) come to."""
+def _plan(args: argparse.Namespace, round_: Round, stages: Stages, seconds: float) -> Plan:
+    """The round's own, or what the seconds that are left (or the steps that are asked for) come to."""
     found = round_.plan()
     if found is not None and not args.dry_run and args.steps is None:
         return found
@@ -142,7 +145,6 @@ def _plan(args: argparse.Namespace, round_: Round, stages: Stages) -> Plan:
     if args.steps is not None and not args.dry_run:
         asked = args.refiner_steps if args.refiner_steps is not None else max(1, args.steps // 5)
         return Plan(args.steps, asked if refined else 0)
-    seconds = 60 * args.minutes
     share = REFINER_SHARE if refined else 0.0
     lines: list[str] = []
     first = stages.measured("translator", seconds * (1 - share), lines)
@@ -181,7 +183,7 @@ def _pack(args: argparse.Namespace, rounds: Rounds) -> None:
     with ThreadPoolExecutor(2, thread_name_prefix="faceplate-read") as pool:
         record, analysis = _shown(args, locate_shot(store, source, (), pool, LOOK_AHEAD, FaceTools.mediapipe))
         identity = {"shot": record.key, **_identity(asked, source)}
-        round_, is_new = rounds.open(identity)
+        round_, is_new = rounds.open(identity, args.more)
         if is_new:
             packed = _shown(args, pack_shot(source, asked, record, analysis, pool))
             packed.data.write(round_.data)

@@ -73,6 +73,11 @@ class Round:
         cards = sorted((self.folder / stage / "model").glob("*.toml"))
         return (cards[0].with_suffix(".safetensors"), cards[0]) if cards else None
 
+    @property
+    def refining(self) -> bool:
+        """Whether stage two has begun: from then on stage one is what it is."""
+        return any((self.folder / "refiner" / "checkpoints").glob("*.json"))
+
     def result(self) -> tuple[Path, Path] | None:
         """The furthest there is: both networks, or the first alone."""
         return self.model("refiner") or self.model("translator")
@@ -90,10 +95,10 @@ class Rounds:
     def last(self) -> Round:
         return self.all()[-1]
 
-    def open(self, identity: Mapping[str, Any]) -> tuple[Round, bool]:
-        """The last round where it learns from just that, or else a new one; whether it is new."""
+    def open(self, identity: Mapping[str, Any], more: bool = False) -> tuple[Round, bool]:
+        """The last round where it learns from just that, or, also with `more`, a new one; whether it is new."""
         rounds = self.all()
-        if rounds and rounds[-1].identity() == json.loads(json.dumps(identity)):
+        if not more and rounds and rounds[-1].identity() == json.loads(json.dumps(identity)):
             return rounds[-1], False
         return Round(self.folder / f"round-{len(rounds) + 1:02d}"), True
 

@@ -46,7 +46,7 @@ LICENCES: tuple[str | Mapping[str, Any], ...] = (
     },
 )
 LEAST_STEPS = 20
-USED = 0.9  # of the minutes are steps; the rest is scores, pictures and files
+USED = 0.85  # of the minutes are steps; the rest is scores, pictures and files
 SETTLED = 0.6  # of a stage's steps, after which batch norm is what it will be in use
 SCORES = 10  # of a stage
 SAVED_EVERY = 60.0  # seconds

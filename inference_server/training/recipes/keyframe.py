@@ -27,7 +27,7 @@ from inference_server.training.recipes.keyframe_data import KeyframeData, Painte
 from inference_server.training.recipes.two_stage import TranslatorSettings, TranslatorStart, TranslatorTraining
 from inference_server.training.recipes.two_stage_refiner import RefinerSettings, RefinerStart, RefinerTraining
 
-SHEET_ROWS, SHEET_SIDE = 6, 320
+SHEET_ROWS, SHEET_SIDE = 4, 320
 PURPOSE = "keyframe: carries painted frames over their shot."
 
 
