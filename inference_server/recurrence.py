@@ -23,7 +23,7 @@ from torch import Tensor
 
 from host_bridge.errors import FaceplateError, PlateError
 from inference_server.effects.base import NO_DATA, RecurrentEffect
-from inference_server.faces.types import FaceFrame
+from inference_server.faces.types import FaceFrame, FaceState
 from inference_server.plates.sequence import PlannedFrame
 from inference_server.plates.sequence import Sequence as PlateSequence
 from inference_server.plates.types import ChosenLayer, PlateFrame
@@ -50,10 +50,12 @@ class Grid:
     @classmethod
     def of(cls, analysis: ShotAnalysis, track: int, segment: int, preroll: int) -> Grid:
         """The grid of a face of that shot."""
-        frames, runs = analysis.frames, list[tuple[int, int]]()
+        frames = analysis.frames
+        states = next(t.states for t in analysis.tracks if t.id == track)
+        runs: list[tuple[int, int]] = []
         begins = -1
         for i, frame in enumerate(frames):
-            here = analysis.face_at(track, frame) is not None
+            here = states[i] != FaceState.ABSENT
             broken = i > 0 and (frame in analysis.cuts or frame - frames[i - 1] > HOLE)
             if begins >= 0 and (broken or not here):
                 runs.append((begins, i))

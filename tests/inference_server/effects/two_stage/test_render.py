@@ -227,7 +227,9 @@ def test_styles_precision_and_size_are_what_the_plan_says(lab: Lab, shot: str, t
     assert not plan_of(alone)["refined"]  # a model without a refiner
 
 
-def test_a_preview_says_what_it_does_not_know(lab: Lab, shot: str, tmp_path: Path) -> None:
+def test_a_preview_says_what_it_does_not_know_and_a_slider_draws_nothing_anew(
+    lab: Lab, shot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lab.run(job(shot, tmp_path))
 
     def preview(frame: int, **params: Any) -> tuple[bool, str]:
@@ -239,6 +241,12 @@ def test_a_preview_says_what_it_does_not_know(lab: Lab, shot: str, tmp_path: Pat
     assert not final
     assert "frames before" in note
     assert preview(1003, refine=False)[0]
+
+    def draw(*_: Any) -> Any:
+        raise AssertionError("drawn anew")
+
+    monkeypatch.setattr(Pair, "draw", draw)
+    assert preview(1003, refine=False, degree=0.3, regions="face", mix=0.8)[0]
 
 
 def test_what_is_not_there_is_told_before_anything_is_read(shot: str, models: ModelStore, tmp_path: Path) -> None:
