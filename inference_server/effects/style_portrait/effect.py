@@ -159,6 +159,7 @@ class StylePortrait:
             "view": choice.view,
             "parser": known.imported.parser.id if known.imported.parser is not None else "mattes",
             "models": {m.id: m.sha256[:16] for m in self._used(values)},
+            "transformers": {name: edit.digest for name, edit in self._registered(values).items()},
             "steps": {
                 str(track): {p.name: self._networks.digest(p)[:16] for p in step_files(shot.steps.values())}
                 for track, shot in shots.items()
@@ -168,7 +169,8 @@ class StylePortrait:
         return {**plan, "bytes": memory.check_memory(choice.generator, parser, self._memory, plan)}
 
     def models(self, values: EffectValues) -> Mapping[str, str]:
-        return {model.id: f"{model.sha256} {model.licence}" for model in self._used(values)}
+        used = {model.id: f"{model.sha256} {model.licence}" for model in self._used(values)}
+        return used | {name: f"{edit.digest} {edit.licence}" for name, edit in self._registered(values).items()}
 
     # --- the long steps ---------------------------------------------------------------------------------------------
 
@@ -282,13 +284,21 @@ class StylePortrait:
             self._edits[1][key] = load_edits(self._store, names, rows, generator.layers, generator.width)
         return self._edits[1][key]
 
+    def _registered(self, values: EffectValues) -> dict[str, CodeEdit]:
+        """The edits that installed packages brought: no stored model stands for them."""
+        directions = self._library.now.directions
+        names = {e.name for e in values.edits if e.name in directions and not directions[e.name].model}
+        if not names:
+            return {}
+        loaded = self._loaded(values, self._choice(values).generator)
+        return {name: loaded[name] for name in sorted(names)}
+
     def _used(self, values: EffectValues) -> list[StoredModel]:
         """Every model that the pixels depend on."""
         known, choice = self._library.now, self._choice(values)
         found = [choice.generator.model, choice.encoder.model]
-        found += [
-            known.imported.models[known.directions[e.name].model] for e in values.edits if e.name in known.directions
-        ]
+        directions = [known.directions[e.name] for e in values.edits if e.name in known.directions]
+        found += [known.imported.models[one.model] for one in directions if one.model]
         if known.imported.parser is not None:
             found.append(known.imported.parser)
         ids = LPIPS if self.steps(values) else ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -99,18 +101,25 @@ NOTHING = 3
 """
 
 
-def test_an_installed_package_registers_a_transformer(
-    tmp_path: Path, store: ModelStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    info = tmp_path / "site" / "our_edits-1.0.dist-info"
+@contextmanager
+def installed(folder: Path, entries: str) -> Iterator[None]:
+    """A package with those entry points on the path."""
+    info = folder / "our_edits-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: our-edits\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[faceplate.directions]\nmirror = our_edits_of_test:MIRROR\nbad = our_edits_of_test:NOTHING\ngone = no_such:X\n"
-    )
-    (tmp_path / "site" / "our_edits_of_test.py").write_text(PACKAGE)
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    try:
+    (info / "entry_points.txt").write_text(f"[faceplate.directions]\n{entries}\n")
+    (folder / "our_edits_of_test.py").write_text(PACKAGE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        try:
+            yield
+        finally:
+            sys.modules.pop("our_edits_of_test", None)
+
+
+def test_an_installed_package_registers_a_transformer(tmp_path: Path, store: ModelStore) -> None:
+    entries = "mirror = our_edits_of_test:MIRROR\nbad = our_edits_of_test:NOTHING\ngone = no_such:X"
+    with installed(tmp_path / "site", entries):
         (one,) = offered(store)
         assert (one.name, one.label, one.display, one.model) == ("mirror", "Mirror", (0.0, 1.0), "")
         edit = load(store, "mirror", layers=ROWS, size=SIZE)
@@ -122,5 +131,3 @@ def test_an_installed_package_registers_a_transformer(
         assert "ModuleNotFoundError" in told["gone"]
         with pytest.raises(FaceplateError, match="unknown direction 'bad'"):
             load(store, "bad", layers=ROWS, size=SIZE)
-    finally:
-        sys.modules.pop("our_edits_of_test", None)
