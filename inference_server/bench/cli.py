@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from inference_server.bench import networks, plate, vtoonify
+from inference_server.bench import networks, plate, style_portrait, two_stage, vtoonify
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One subcommand per bench."""
     benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
-    for module in (plate, networks, vtoonify):
+    for module in (plate, networks, vtoonify, style_portrait, two_stage):
         module.add_parser(benches)
 
 
