@@ -51,9 +51,10 @@ def render_pass(
     yield Progress("render", done, total)
     walk = _recurrence(job, todo)
     visits = [Visit(item) for item in todo] if walk is None else walk.visits(todo, job.source.sequence)
+    ahead = next((i for i, visit in enumerate(visits) if visit.made), 0)  # passed over before the first that is made
     loads = prefetch(readers, lambda visit: load_frame(job, visit.item, masked=visit.made), visits, depth)
     try:
-        for visit, loaded in loads:
+        for number, (visit, loaded) in enumerate(loads, 1):
             yield FrameStarted(visit.item.frame)
             began = time.monotonic()
             try:
@@ -63,7 +64,7 @@ def render_pass(
             except FaceplateError as error:
                 yield from _failed(job, visit.item.frame, error, visit.made)
             if not visit.made:
-                yield Tick()
+                yield Progress("prepare", number, ahead) if number <= ahead else Tick()
             while written and (len(written) > depth or written[0].future.done()):
                 done, events = _finish(job, written.popleft(), done, total, told)
                 yield from events

@@ -14,7 +14,7 @@ from host_bridge.errors import EffectError, JobError, PlateError
 from host_bridge.jobspec import PreviewSpec
 from inference_server.effects.two_stage.networks import Pair
 from inference_server.models.store import Folder, ModelStore
-from inference_server.runs import FrameDone, FrameFailed, Warned
+from inference_server.runs import FrameDone, FrameFailed, Progress, Warned
 from tests.inference_server.effects.two_stage.conftest import Lab, job, plan_of
 from tests.inference_server.shots.heads import write_heads
 from tests.plate_files import PartSpec, independent_read, same_bits, write_exr
@@ -97,9 +97,12 @@ def test_any_chunk_equals_the_whole_across_the_borders_of_segments(segments: Lab
     whole = results(tmp_path / "whole")
     assert len(set(whole.values())) == 12
     for chunk in ("1006", "1004-1007", "1001-1012x3", "1012,1005,1011"):
-        segments.run(job(pattern, tmp_path / chunk, params, frames=chunk))
+        events = segments.run(job(pattern, tmp_path / chunk, params, frames=chunk))
         found = results(tmp_path / chunk)
         assert found
+        ahead = [(e.done, e.total) for e in events if isinstance(e, Progress) and e.stage == "prepare"]
+        if chunk == "1004-1007":
+            assert ahead == [(1, 3), (2, 3), (3, 3)]  # what it builds on is told as it is passed over
         assert found == {name: whole[name] for name in found}, chunk
     # What is asserted above is that a frame builds on those before it: alone it is another picture.
     segments.run(job(pattern, tmp_path / "off", {**params, "refine": False}, frames="1004"))
