@@ -22,13 +22,13 @@ from host_bridge.errors import ExitCode
 from host_bridge.jobspec import PREMULT_MODES, JobSpec, PlateSpec
 from inference_server.models.store import ModelStore, sha256_of
 from inference_server.train_commands import running
-from inference_server.train_commands.keyframe_rounds import STAGES, Plan, Round, Rounds
-from inference_server.train_commands.keyframe_stages import STARTER, Stages
+from inference_server.train_commands.keyframe_rounds import STAGES, STARTER, Plan, Round, Rounds
 
 if TYPE_CHECKING:
     from inference_server.keyframes.packing import PaintedShot
     from inference_server.runs import RunEvent
     from inference_server.source import PlateSource
+    from inference_server.train_commands.keyframe_stages import Stages
 
 REFINER_SHARE = 0.2  # of the minutes
 LOOK_AHEAD = 3
@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from inference_server.train_commands.keyframe_stages import Stages
     from inference_server.training.distributed import group_from_environment
     from inference_server.training.loop import train
     from inference_server.training.recipes.keyframe_data import read_data
@@ -255,6 +256,3 @@ def _keep(args: argparse.Namespace, rounds: Rounds, round_: Round, done: bool) -
     if not done:
         what = "nothing was learned yet" if found is None else f"the best so far is in {found[0]}"
         sys.stderr.write(f"stopped; {what}. Give the command again to go on.\n")
-
-
-__all__ = ["STARTER", "add_arguments", "run"]

@@ -21,6 +21,7 @@ from inference_server.models.store import sha256_of
 from inference_server.training.files import write_text
 
 STAGES = ("translator", "refiner")
+STARTER, NONE = "starter", "none"  # what --start may say beside a model of the store
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from inference_server.models.builders import build
 from inference_server.models.store import ModelStore, StoredModel, sha256_of
 from inference_server.networks.two_stage import Refiner, Translator
 from inference_server.train_commands import needs, running
-from inference_server.train_commands.keyframe_rounds import STAGES, Plan, Round
+from inference_server.train_commands.keyframe_rounds import NONE, STAGES, STARTER, Plan, Round
 from inference_server.training.config import TrainConfig, split_config
 from inference_server.training.distributed import Group
 from inference_server.training.draws import seeded
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from inference_server.training.recipe import Recipe
 
-STARTER, NONE = "starter", "none"
 TRANSLATOR, REFINER = "two-stage-translator", "two-stage-refiner"
 LICENCES: tuple[str | Mapping[str, Any], ...] = (
     {

@@ -202,11 +202,7 @@ def _plane(stored: NDArray[np.uint8]) -> Tensor:
 
 
 def _span(counted: NDArray[np.int64], size: int, least: int) -> slice:
-    low, high = int(counted[0]) - BORDER, int(counted[-1]) + 1 + BORDER
-    more = max(0, least - (high - low))
-    low, high = low - more // 2, high + more - more // 2
-    if low < 0:
-        low, high = 0, high - low
-    if high > size:
-        low, high = low - (high - size), size
-    return slice(max(low, 0), high)
+    low, high = max(int(counted[0]) - BORDER, 0), min(int(counted[-1]) + 1 + BORDER, size)
+    length = min(max(high - low, least), size)
+    low = min(max(0, low - (length - (high - low)) // 2), size - length)
+    return slice(low, low + length)
