@@ -198,7 +198,8 @@ def take_steps(
             if found is None or (named and found.accepted and not spec.accept):
                 data = replace(settings.shots.get(track, NO_DATA), steps={n: s.folder for n, s in steps.items()})
                 face = view(replace(settings, shots={**settings.shots, track: data}), track)
-                one = _Step(store, record, key, effect, face, data, spec.accept, context)
+                after_accepted = any(step.accepted for step in steps.values())
+                one = _Step(store, record, key, effect, face, data, spec.accept, after_accepted, context)
                 found = yield from one.take(f"face {track}" if len(settings.faces) > 1 else "")
             steps[name] = found
             if actors[name]:
@@ -219,6 +220,7 @@ class _Step:
     face: FaceOfShot
     data: ShotData
     accept: bool
+    after_accepted: bool
     context: JobContext
 
     def take(self, about: str) -> Generator[RunEvent, None, TakenStep]:
@@ -236,6 +238,9 @@ class _Step:
             if found is None or (found.accepted and not self.accept):
                 found = work.accept() if self.accept else None
                 if found is None:
+                    if self.accept and not work.folder.exists() and not self.after_accepted:
+                        text = f"no run of {self.key.step} was stopped with these values; it is taken from its start"
+                        yield Warned("shot.nothing_to_accept", text)
                     found = yield from self._run(work, about)
         self.store.evict(keep=self.record.id)
         return found
@@ -259,7 +264,9 @@ class _Step:
                 "another worker took this job over",
                 remedy="Nothing to do: it goes on there.",
             )
-        return work.publish()
+        taken = work.publish()
+        work.drop_abandoned()
+        return taken
 
     def _earlier(self, source: str) -> Path:
         return earlier_result(self.store, source, self.key.kind)

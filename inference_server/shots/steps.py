@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from inference_server.shots.packing import write_text
 from inference_server.shots.store import ShotRecord, ShotStore
 
 _STEP = "step.json"
+_ABANDONED_S = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Work:
         self._parent = store.root / record.id / "effects"
         self.folder = self._parent / f".work-{key.name}"
         self._store = store
-        self._lock = f"{record.id}.{key.name}"
+        self._shot = record.id
 
     @property
     def result(self) -> StepResult | None:
@@ -144,7 +146,7 @@ class Work:
         return read_result(self.folder)
 
     def lock(self) -> FolderLock:
-        return self._store.writer(self._lock)
+        return self._store.writer(f"{self._shot}.{self._key.name}")
 
     def open(self) -> None:
         """Make the folder where it is not there yet."""
@@ -157,6 +159,20 @@ class Work:
         """Leave no folder of a run that came to nothing."""
         with contextlib.suppress(OSError):  # it is not empty, or gone
             self.folder.rmdir()
+
+    def drop_abandoned(self) -> None:
+        """Remove what runs of the same step and face with other values left that nobody went on with for a week.
+
+        They hold the shot's pictures, and every change of a strength may leave one.
+        """
+        prefix = f".work-{self._key.kind}-{self._key.track}-"
+        for folder in self._parent.glob(f"{prefix}*"):
+            if folder == self.folder or time.time() - folder.stat().st_mtime < _ABANDONED_S:
+                continue
+            lock = self._store.writer(f"{self._shot}.{folder.name.removeprefix('.work-')}")
+            if lock.acquire():
+                with lock:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self) -> TakenStep:
         """Put the finished step in place."""

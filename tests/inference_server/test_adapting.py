@@ -203,6 +203,18 @@ def test_what_was_made_for_other_values_is_not_taken(desk: Desk, pattern: str, t
     desk.store.revise(desk.store.get(record.id), desk.store.load(record), {}, "as it was")
 
 
+def test_runs_that_nobody_went_on_with_are_dropped_and_accepting_nothing_is_told(desk: Desk, pattern: str) -> None:
+    old, young = (job(pattern, salt=19, params={"iterations": n}) for n in (20, 21))
+    for spec in (old, young):
+        stopped(desk, spec)
+    folders = sorted((desk.store.root).glob("*/effects/.work-staged.adapt-1-*"))
+    stale = next(f for f in folders if '"wanted": 20' in (f / "result.json").read_text())
+    os.utime(stale, (time.time() - 8 * 24 * 3600.0,) * 2)
+    events = desk.run(job(pattern, salt=19, accept=True))
+    assert [e.code for e in events if isinstance(e, Warned)] == ["shot.nothing_to_accept"]
+    assert [f for f in folders if not f.is_dir()] == [stale]
+
+
 def test_a_step_alone_needs_those_before_it(desk: Desk, pattern: str) -> None:
     only = job(pattern, salt=8, edits=SMILE, steps=["expression"])
     error = refused(desk, only)
