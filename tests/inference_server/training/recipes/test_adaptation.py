@@ -23,9 +23,14 @@ from inference_server.training.errors import TrainingError
 from inference_server.training.events import Finished, Pictured, Progress, Validated
 from inference_server.training.loop import train
 from inference_server.training.recipe import Batch
-from inference_server.training.recipes.adaptation import Adaptation, AdaptationStart, adaptation_config
+from inference_server.training.recipes.adaptation import (
+    Adaptation,
+    AdaptationSettings,
+    AdaptationStart,
+    adaptation_config,
+)
 from inference_server.training.recipes.synthesis import AlignedShot, synthesis_of
-from inference_server.training.tables import read_toml
+from inference_server.training.tables import read_toml, to_table
 from tests.inference_server.training.recipes import tiny_portrait as tiny
 from tests.inference_server.training.recipes.runs import assert_resume_equals_uninterrupted, config, losses_of, run
 
@@ -244,6 +249,10 @@ def test_what_does_not_go_together_is_refused(world: Any) -> None:
 
 
 def test_the_shipped_configuration_is_the_published_one() -> None:
-    settings, table = adaptation_config(read_toml(CONFIGS / "adaptation.toml"))
+    """And states every number there is."""
+    document = read_toml(CONFIGS / "adaptation.toml")
+    settings, table = adaptation_config(document)
     assert (settings.steps, settings.batch, settings.precision) == (1000, 1, "fp32")
     assert (table["perceptual"], table["l2"], table["rate"], table["continual_steps"]) == (1.0, 1.0, 1e-3, 10)
+    assert {**table, "models": {}} == to_table(AdaptationSettings())
+    assert document.keys() == {*to_table(settings), "recipe"}
