@@ -20,7 +20,7 @@ from host_bridge.cli.options import (
     render_job,
 )
 from host_bridge.cli.progress import open_reporter
-from host_bridge.cli.render import add_output, connect, find_effect, run_job
+from host_bridge.cli.render import add_output, add_retime, connect, find_effect, run_job
 from host_bridge.errors import ExitCode, RequestError
 from host_bridge.farm import FARMS, FarmOptions, submit
 from host_bridge.farm.jobfile import chunk_of, mapped, read_job, read_openjd_rules, read_shot, write_text
@@ -78,7 +78,9 @@ def add_parsers(commands: Any) -> None:
     )
     group.add_argument("--write-only", action="store_true", help="write the submission, do not submit it")
     add_plate(send)
-    send.add_argument_group("frames").add_argument(
+    frames = send.add_argument_group("frames")
+    add_retime(frames)
+    frames.add_argument(
         "--frames", required=True, metavar="RANGE", help="frames to render: 1001-1100, 1001-1100x2, 1001,1005-1010"
     )
     add_effect(send)

@@ -36,6 +36,7 @@ from host_bridge.messages import JobStarted
 
 # The end of a cancelled job is waited for this long; then the server is left to finish alone.
 CANCEL_GRACE_S = 20.0
+STOP_GRACE_S = 60.0  # a generator is checkpointed and exported
 CANCELLING = "cancelling: the frame in hand is finished or dropped, frames on disk stay"
 STOPPING = "stopping: what has been learned is kept; the same command goes on, with --accept it takes the best so far"
 
@@ -61,14 +62,7 @@ def add_parsers(commands: Any) -> None:
         metavar="RANGE",
         help="frames to render: 1001-1100, 1001-1100x2 (every other), 1001,1005-1010 (default: all on disk)",
     )
-    frames.add_argument(
-        "--retime",
-        type=float,
-        default=1.0,
-        metavar="FACTOR",
-        help="2 makes it twice as long: the shot's first frame keeps its number F, frame F+n becomes F+2n, and what "
-        "lies between is interpolated, plate and performance, and marked in the metadata (faceplate:between)",
-    )
+    add_retime(frames)
     add_effect(render)
     add_faces(render)
     add_output(render)
@@ -132,6 +126,18 @@ def add_parsers(commands: Any) -> None:
     add_connection(preview)
     preview.set_defaults(run=_preview)
     keep_rest(preview)
+
+
+def add_retime(group: Any) -> None:
+    group.add_argument(
+        "--retime",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="2 makes it twice as long: the shot's first frame keeps its number F, frame F+n becomes F+2n, and what "
+        "lies between is interpolated, plate and performance, and marked in the metadata (faceplate:between). --frames "
+        "are the plate's",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -208,7 +214,7 @@ def run_job(client: Client, spec: JobSpec, reporter: Reporter) -> int:
     try:
         result = _follow(handle, reporter)
     except KeyboardInterrupt:
-        result = _cancel(handle, CANCELLING if spec.kind != "adapt" else STOPPING)
+        result = _cancel(handle, *((STOPPING, STOP_GRACE_S) if spec.kind == "adapt" else (CANCELLING, CANCEL_GRACE_S)))
     reporter.close(result, result.error)
     if result.state == "cancelled":
         return int(ExitCode.CANCELLED)
@@ -225,11 +231,11 @@ def _follow(handle: JobHandle, reporter: Reporter) -> JobResult:
     return handle.wait(1.0)
 
 
-def _cancel(handle: JobHandle, text: str) -> JobResult:
+def _cancel(handle: JobHandle, text: str, grace_s: float) -> JobResult:
     print(text, file=sys.stderr, flush=True)
     try:
-        handle.cancel(CANCEL_GRACE_S)
-        return handle.wait(CANCEL_GRACE_S)
+        handle.cancel(grace_s)
+        return handle.wait(grace_s)
     except (FaceplateError, TimeoutError) as error:
         raise JobError(
             "job.cancelled",
