@@ -33,7 +33,7 @@ from inference_server.faces.align import TARGET_EYE_DISTANCE
 from inference_server.faces.mattes import region_mattes
 from inference_server.faces.types import FaceFrame
 from inference_server.keyframes.motion import Flows, carried
-from inference_server.keyframes.painted import Painted, read_painted
+from inference_server.keyframes.painted import SAME, Painted, read_painted
 from inference_server.plates.reader import read_outline, read_plate
 from inference_server.plates.sequence import format_frames, parse_frames
 from inference_server.plates.types import PlateFrame, Window
@@ -50,6 +50,7 @@ REGIONS = ("face", "head", "frame")
 WHOLE = "crop"  # as a card's `regions` calls all of the crop
 PADDING = {"face": (105.0, 105.0, 115.0, 150.0), "head": (140.0, 140.0, 150.0, 160.0)}
 LEARNED = (9.0, 6.0)  # grow and feather of what counts: beyond what the effect composites by default
+SURROUNDINGS = 0.15  # how much paint counts that lies in the picture, but not in the region
 NEAR = 3  # frames from a painted one at which carried paint is measured
 MOST_CARRIED = 6
 MOST_FRAMES, RUN = 120, 12  # of the shot that are learned from, and how many follow one another where it has more
@@ -119,7 +120,7 @@ def pack_shot(
     pictures: dict[int, NDArray[np.uint8]] = {}
     mattes: dict[int, NDArray[np.float32]] = {}
     paint: list[Painted] = []
-    painted: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    painted: dict[int, _Paint] = {}
     loads = prefetch(pool, lambda f: read_plate(source.sequence.files[f], f), wanted, _AHEAD)
     for done, (frame, loaded) in enumerate(loads, 1):
         plate = loaded.result()
@@ -132,7 +133,7 @@ def pack_shot(
                 yield Warned("training.paint", f"painted frame {frame}: {note}", frame)
             paint.append(read)
             painted[frame] = view.paint(read)
-            if painted[frame][1].sum() * 255 < 1:
+            if not painted[frame].counts.any():
                 raise TrainingError(
                     "training.data",
                     f"nothing of painted frame {frame} lies within the {asked.region}",
@@ -200,6 +201,15 @@ def _placed(
 
 
 @dataclass(frozen=True)
+class _Paint:
+    """Paint in the network's picture [H, W, 3] 0..1; how much of the region it is, and how much it counts, [H, W]."""
+
+    picture: NDArray[np.float32]
+    counts: NDArray[np.float32]
+    weight: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class _View:
     """One frame of the plate in the network's picture."""
 
@@ -242,11 +252,12 @@ class _View:
             matte = shape_matte(matte, *LEARNED, pose_of(self.face).scale, self.face.pixel_aspect)
         return self._plane(matte.numpy())
 
-    def paint(self, read: Painted) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Paint [H, W, 3] and how much it counts [H, W]."""
+    def paint(self, read: Painted) -> _Paint:
         rows, columns = self._cut()
-        covers = self._plane(read.covers[rows, columns].astype(np.float32))
-        return self._seen(read.picture[rows, columns]), self.matte() * (covers > 0.99)
+        covered = self._plane(read.covers[rows, columns].astype(np.float32)) > 0.99
+        matte = self.matte()
+        weight = SURROUNDINGS + (1 - SURROUNDINGS) * matte
+        return _Paint(self._seen(read.picture[rows, columns]), matte * covered, weight * covered)
 
     def _plane(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """[h, w] of the region as [H, W]; 0 where the crop reaches beyond it."""
@@ -259,10 +270,9 @@ class _View:
         return np.asarray(seen * within, np.float32)
 
 
-def _changed(painted: tuple[NDArray[np.float32], NDArray[np.float32]], picture: NDArray[np.uint8]) -> bool:
-    paint, weight = painted
-    away = np.abs(paint - picture.astype(np.float32) / 255).max(axis=-1) > 3 / 255
-    return bool((away * weight).sum() > 0.005 * weight.sum())
+def _changed(paint: _Paint, picture: NDArray[np.uint8]) -> bool:
+    away = np.abs(paint.picture - picture.astype(np.float32) / 255).max(axis=-1) > SAME
+    return bool((away * paint.counts).sum() > 0.005 * paint.counts.sum())
 
 
 def _bytes(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -273,7 +283,7 @@ def _data(
     frames: tuple[int, ...],
     pictures: Mapping[int, NDArray[np.uint8]],
     mattes: Mapping[int, NDArray[np.float32]],
-    painted: Mapping[int, tuple[NDArray[np.float32], NDArray[np.float32]]],
+    painted: Mapping[int, _Paint],
     cuts: Sequence[int],
 ) -> KeyframeData:
     flows = Flows()
@@ -301,8 +311,8 @@ def _data(
         valid=valid,
         first=np.array(first, np.uint8),
         painted=np.array(list(painted), np.int64),
-        paint=planar([p for p, _ in painted.values()]).astype(np.float16),
-        weight=weights([w for _, w in painted.values()]),
+        paint=planar([p.picture for p in painted.values()]).astype(np.float16),
+        weight=weights([p.weight for p in painted.values()]),
         carried_to=np.array([f for f, _, _ in near], np.int64),
         carried=_bytes(planar([p for _, p, _ in near])),
         holds=weights([w for _, _, w in near]),
@@ -312,20 +322,20 @@ def _data(
 def _carried(
     frames: tuple[int, ...],
     pictures: Mapping[int, NDArray[np.uint8]],
-    painted: Mapping[int, tuple[NDArray[np.float32], NDArray[np.float32]]],
+    painted: Mapping[int, _Paint],
     cuts: Sequence[int],
     flows: Flows,
 ) -> list[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
     """The paint on the frames near each painted one: (frame, paint, how much it counts)."""
     out = []
-    for frame, (paint, weight) in painted.items():
+    for frame, paint in painted.items():
         for way in (-1, 1):
             reach = range(NEAR, 0, -1)
             to = next((frame + way * k for k in reach if frame + way * k in pictures), None)
             if to is None or to in painted or any(min(frame, to) < cut <= max(frame, to) for cut in cuts):
                 continue
-            seen, holds = carried(paint, weight, flows.between(pictures[to], pictures[frame]))
-            if holds.sum() > _LEAST_HELD * weight.sum():
+            seen, holds = carried(paint.picture, paint.counts, flows.between(pictures[to], pictures[frame]))
+            if holds.sum() > _LEAST_HELD * paint.counts.sum():
                 out.append((to, seen, holds))
     picks = {math.floor(i * len(out) / MOST_CARRIED) for i in range(MOST_CARRIED)} if len(out) > MOST_CARRIED else None
     return out if picks is None else [out[p] for p in sorted(picks)]

@@ -28,6 +28,7 @@ from inference_server.training.files import write_atomic
 from inference_server.training.recipes.two_stage_data import Pair, Window
 
 NAME = "shot.safetensors"
+MAINLY = 64  # of 255: what counts less is learned from along with the rest, and not looked for
 BORDER = 24  # pixels around what counts that are learned from, too: the network looks beyond a matte's edge
 
 
@@ -91,7 +92,7 @@ class KeyframeData:
         """A frame [3, H, W] in -1..1."""
         return _picture(self.frames[place])
 
-    def box(self, counts: NDArray[np.uint8], least: int) -> tuple[slice, slice]:
+    def box(self, counts: NDArray[np.uint8] | NDArray[np.bool_], least: int) -> tuple[slice, slice]:
         """Rows and columns around what counts [H, W], with a border, `least` long where the picture is."""
         height, width = counts.shape
         rows, columns = np.nonzero(counts.any(axis=1))[0], np.nonzero(counts.any(axis=0))[0]
@@ -126,7 +127,7 @@ class PaintedPairs:
 
     def pair(self, item: int, draw: Draw) -> Pair:
         data = self.data
-        rows, columns = data.box(data.weight[item], self.least)
+        rows, columns = data.box(data.weight[item] > MAINLY, self.least)
         x = data.picture(data.at(int(data.painted[item])))[:, rows, columns]
         y = torch.from_numpy(data.paint[item][:, rows, columns].astype(np.float32)) * 2 - 1
         return Pair(x, y, torch.ones(1), _plane(data.weight[item][rows, columns]))

@@ -214,12 +214,29 @@ def test_what_was_packed_fits_together(store: ModelStore, work: Path, tmp_path: 
     _check_flow(data)
 
 
+@pytest.mark.parametrize(("region", "crop", "size"), [("frame", "full", 96.0), ("face", "follow", None)])
+def test_a_region_settles_what_the_network_sees(
+    store: ModelStore, work: Path, tmp_path: Path, region: str, crop: str, size: float | None
+) -> None:
+    assert train(work, "--out", tmp_path / "run", "--dry-run", "--region", region) == 0
+    round_ = Rounds(tmp_path / "run").last()
+    card, data = round_.card(), read_data(round_.data)
+    assert (card["crop"], card["regions"]) == (crop, "crop" if region == "frame" else region)
+    assert max(data.frames.shape[-2:]) <= 96 + 8  # rounded up to what the networks take
+    if size is not None:
+        assert card["size"] == size
+        assert (data.matte == 255).all()
+    else:
+        assert 0.1 < (data.matte > 128).mean() < 0.8
+
+
 def _check_paint(data: KeyframeData) -> None:
     """Paint lies where its plate's pixels lie, and so does what is carried to another frame."""
     for item, number in enumerate(data.painted):
         frame = data.frames[data.at(int(number))].astype(np.float32) / 255
         weight = data.weight[item] / 255
         assert weight.max() > 0.99
+        assert 0.1 < np.median(weight[weight < 0.5]) < 0.2  # what surrounds the head counts a little
         blue, red = (data.paint[item][2] - frame[2])[weight > 0.9], (data.paint[item][0] - frame[0])[weight > 0.9]
         assert blue.mean() < -0.03  # as tests.keyframes.paint paints
         assert red.mean() > 0.03
