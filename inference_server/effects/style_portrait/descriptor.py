@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from host_bridge.effects import EffectDescriptor, Param
-from inference_server.directions import Offered, offered
 from inference_server.effects.common import composite_params, matte_params
 from inference_server.effects.style_portrait.imported import NONE, GeneratorModel, Imported, fitting
 from inference_server.models.store import ModelStore
+
+if TYPE_CHECKING:
+    from inference_server.directions import Offered
 
 IDENTIFIER = "style_portrait"
 VERSION = "1.0"
@@ -23,6 +26,9 @@ NEEDED = ("stylegan2-ffhq", "e4e-ffhq")
 
 def describe(store: ModelStore) -> EffectDescriptor:
     """The effect with the models and directions that are imported now."""
+    # Directions are arrays: NumPy is loaded when this effect is described, not when any is.
+    from inference_server.directions import offered
+
     return described(Imported.of(store), offered(store))
 
 

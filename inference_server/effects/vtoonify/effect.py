@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from host_bridge.errors import EffectError, unknown_name
 from inference_server.effects.base import NO_DATA, EffectOutput, FaceInput, Resources, ShotData, ShotView
 from inference_server.effects.crops import bounds, check_input
 from inference_server.effects.displacement import smoothstep
+from inference_server.effects.library import Library
 from inference_server.effects.matte import parse_regions, region_matte, shape_matte
 from inference_server.effects.mesh import pose_of
 from inference_server.effects.vtoonify import codes, crop, parsing
@@ -73,18 +73,31 @@ class _Learning:
         )
 
 
+@dataclass(frozen=True)
+class _Known:
+    """The imported models and the descriptor made of them."""
+
+    imported: Imported
+    descriptor: EffectDescriptor
+
+    @classmethod
+    def of(cls, store: ModelStore) -> _Known:
+        imported = Imported.of(store)
+        return cls(imported, described(imported))
+
+
 class VToonifyEffect:
     """See the module."""
 
     def __init__(self, resources: Resources) -> None:
         self._device = torch.device(resources.device)
         self._memory = resources.memory
-        self._library = _Library(resources.models)
+        self._library = Library(resources.models, _Known.of)
         self._networks = Networks(resources)
 
     @property
     def descriptor(self) -> EffectDescriptor:
-        return self._library.descriptor
+        return self._library.now.descriptor
 
     def region(self, face: FaceFrame, values: Mapping[str, Value], shot: ShotData = NO_DATA) -> Window:
         return self._placement(face, values, shot).window
@@ -95,7 +108,7 @@ class VToonifyEffect:
     # --- what depends on the shot -----------------------------------------------------------------------------------
 
     def shot_key(self, values: EffectValues) -> Mapping[str, Any]:
-        found, learning = self._library.imported, _Learning.of(values)
+        found, learning = self._library.now.imported, _Learning.of(values)
         self._checked(found, values)
         key: dict[str, Any] = {
             "crop": learning.crop,
@@ -110,7 +123,7 @@ class VToonifyEffect:
 
     @torch.no_grad()
     def analyse(self, shot: ShotView) -> Generator[RunEvent, None, None]:
-        found, learning = self._library.imported, _Learning.of(shot.values)
+        found, learning = self._library.now.imported, _Learning.of(shot.values)
         if not shot.frames:
             return
         faces = {frame: shot.face(frame) for frame in shot.frames}
@@ -149,7 +162,7 @@ class VToonifyEffect:
             yield from self._smooth(shot, found, dict(zip(faces, placements, strict=True)), learning)
 
     def plan(self, values: EffectValues, shots: Mapping[int, ShotData]) -> Mapping[str, Any]:
-        found = self._library.imported
+        found = self._library.now.imported
         variant, at = self._checked(found, values), values.at(0)
         for shot in shots.values():
             self._check_exemplar(variant, shot)
@@ -180,7 +193,7 @@ class VToonifyEffect:
             empty = torch.zeros(face.region.height, face.region.width, device=self._device)
             return EffectOutput(matte=empty, picture=face.picture)
         check_input(face)
-        found, values = self._library.imported, face.values
+        found, values = self._library.now.imported, face.values
         variant = found.variant(str(values["model"]))
         place = self._placement(face.face, values, face.shot)
         matte = self._matte(face, place)
@@ -233,7 +246,7 @@ class VToonifyEffect:
 
     def _used(self, values: EffectValues) -> Iterable[StoredModel]:
         """Every model that the pixels depend on."""
-        found, learning = self._library.imported, _Learning.of(values)
+        found, learning = self._library.now.imported, _Learning.of(values)
         variant = found.variant(str(values.at(0)["model"]))
         ids = [variant.id, *([variant.codes] if variant.dual else []), ENCODER]
         if found.parser is not None:
@@ -388,35 +401,6 @@ class VToonifyEffect:
         matte = region_matte(mattes, regions, (face.region.height, face.region.width), self._device)
         grow = _number(face.values, "matte_grow")
         return shape_matte(matte, grow, feather, pose_of(face.face).scale, face.face.pixel_aspect) * fade
-
-
-class _Library:
-    """The imported models and the descriptor made of them; looked at again when a model folder has changed."""
-
-    def __init__(self, store: ModelStore) -> None:
-        self._store = store
-        self._seen: list[tuple[Path, int]] | None = None
-        self._imported = Imported({})
-        self._descriptor = described(self._imported)
-
-    @property
-    def imported(self) -> Imported:
-        self._look()
-        return self._imported
-
-    @property
-    def descriptor(self) -> EffectDescriptor:
-        self._look()
-        return self._descriptor
-
-    def _look(self) -> None:
-        folders = [f.path for f in self._store.folders]
-        # Cards are put in place by a rename, which changes the folder's own time.
-        seen = [(path, path.stat().st_mtime_ns) for path in folders if path.is_dir()]
-        if seen != self._seen:
-            self._imported = Imported.of(self._store)
-            self._descriptor = described(self._imported)
-            self._seen = seen
 
 
 def _mismatch(model: str, what: str) -> EffectError:
