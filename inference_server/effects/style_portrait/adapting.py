@@ -21,9 +21,10 @@ from host_bridge.files import write_whole
 from inference_server.effects.steps import RUN
 from inference_server.effects.style_portrait.descriptor import ADAPT
 from inference_server.effects.style_portrait.imported import LPIPS
+from inference_server.effects.style_portrait.interfaces import Generator
 from inference_server.effects.style_portrait.learning import learn, licences_of, read_config, read_pictures
 from inference_server.effects.style_portrait.material import Material
-from inference_server.effects.style_portrait.networks import ADAPTED, Generator, save_adapted
+from inference_server.effects.style_portrait.results import ADAPTED, save_adapted
 from inference_server.models.store import sha256_of
 from inference_server.runs import RunEvent
 from inference_server.training import events as training

@@ -8,8 +8,9 @@ resolution, and leave what the generator cannot draw to the plate.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Generator as Steps
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,8 @@ from inference_server.effects.style_portrait import between, mattes, memory, mov
 from inference_server.effects.style_portrait.descriptor import ADAPT, DRAWN, EXPRESSION, described
 from inference_server.effects.style_portrait.editing import edited_code, load_edits, presence
 from inference_server.effects.style_portrait.imported import LPIPS, STYLEGAN2, EncoderModel, GeneratorModel, Imported
+from inference_server.effects.style_portrait.interfaces import Generator
+from inference_server.effects.style_portrait.inverting import inverted, smoothed
 from inference_server.effects.style_portrait.material import (
     Material,
     adapted_in,
@@ -48,15 +51,16 @@ from inference_server.effects.style_portrait.material import (
     offsets_in,
     transform_of,
 )
-from inference_server.effects.style_portrait.networks import Encoder, Generator, Networks, step_files
+from inference_server.effects.style_portrait.networks import Networks
+from inference_server.effects.style_portrait.results import step_files
 from inference_server.effects.vtoonify.networks import exact
 from inference_server.faces.types import FaceFrame
 from inference_server.models.store import ModelStore, StoredModel
 from inference_server.plates.types import Window
-from inference_server.runs import Progress, RunEvent, Warned
+from inference_server.runs import RunEvent, Warned
 
+_RECONSTRUCTED = 2  # pictures of unedited codes that are kept: of two faces in a preview
 _LEAST = 8  # pixels: of a view of which less lies in the plate nothing is left to draw
-_TAPS = np.array([0.25, 0.75, 1.0, 0.75, 0.25])  # of `light` (stylegan3-editing, as its authors publish it)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class StylePortrait:
         self._store = resources.models
         self._library = Library(resources.models, _Known.of)
         self._networks = Networks(resources)
+        self._reconstructed: OrderedDict[tuple[Generator, bytes, bytes], Tensor] = OrderedDict()
         self._edits: tuple[_Known | None, dict[tuple[object, ...], Mapping[str, CodeEdit]]] = (None, {})
 
     @property
@@ -145,9 +150,16 @@ class StylePortrait:
                 "no face parser is imported: the built-in mattes stand in for the regions of the edited face. "
                 "`faceplate models pull bisenet-faceparsing` gets one.",
             )
-        codes = yield from self._invert(shot, choice, dict(zip(faces, squares, strict=True)))
+        codes = yield from inverted(
+            shot,
+            dict(zip(faces, squares, strict=True)),
+            self._networks.encoder(choice.encoder, choice.generator, choice.precision),
+            choice.generator.size,
+            memory.reading_batch(choice.encoder, self._memory),
+            self._device,
+            self._memory,
+        )
         shot.put("codes", smoothed(codes, list(faces)) if choice.smoothing else codes)
-        self._networks.release("encoder")
 
     def plan(self, values: EffectValues, shots: Mapping[int, ShotData]) -> Mapping[str, Any]:
         choice, known = self._choice(values), self._library.now
@@ -208,6 +220,7 @@ class StylePortrait:
     def run_step(self, step: str, shot: StepView) -> Steps[RunEvent, None, None]:
         choice = self._choice(shot.values)
         self._networks.release("encoder", "parser", "generators")
+        self._reconstructed.clear()
         material = Material(
             shot,
             self._device,
@@ -307,39 +320,6 @@ class StylePortrait:
         found += [known.imported.models[i] for i in ids if i in known.imported.models]
         return list({m.id: m for m in found}.values())
 
-    def _invert(
-        self, shot: ShotView, choice: _Choice, squares: Mapping[int, placing.Placing]
-    ) -> Steps[RunEvent, None, NDArray[np.float32]]:
-        """The code of every frame [F, L, D], in the order of the frames."""
-        encoder = self._networks.encoder(choice.encoder, choice.generator, choice.precision)
-        batch = memory.reading_batch(choice.encoder, self._memory)
-        read = shot.inputs(tuple(squares), lambda face: placing.window_of(squares[face.frame].aligned))
-        codes: list[Tensor] = []
-        waiting: list[Tensor] = []
-        for done, face in enumerate(read, 1):
-            square = squares[face.face.frame].aligned
-            crop = placing.cut(face.picture.to(self._device, torch.float32), face.region, square, choice.generator.size)
-            waiting.append(resize(crop.clamp(0, 1), encoder.size, encoder.size) * 2 - 1)
-            if len(waiting) == batch or done == len(squares):
-                for part in self._read(encoder, torch.stack(waiting)):
-                    codes.append(part.cpu())
-                waiting.clear()
-            yield Progress("prepare", done, len(squares))
-        return np.ascontiguousarray(torch.cat(codes).numpy(), np.float32)
-
-    def _read(self, encoder: Encoder, faces: Tensor) -> Iterator[Tensor]:
-        """Codes of faces, in fewer at a time where the device's memory runs out."""
-        try:
-            with exact():
-                yield encoder(faces)
-            return
-        except torch.OutOfMemoryError as error:
-            if len(faces) == 1:
-                raise memory.too_little("reading", self._memory) from error
-        torch.cuda.empty_cache()
-        for half in faces.chunk(2):
-            yield from self._read(encoder, half)
-
     def _found(self, face: FaceInput) -> tuple[placing.Placing, int]:
         found, index = placing.placing_at(face.shot, face.face.frame), placing.index_of(face.shot, face.face.frame)
         if found is None or index is None or "codes" not in face.shot.arrays:
@@ -360,12 +340,25 @@ class StylePortrait:
         names = tuple(dict.fromkeys(name for name, _ in face.edits))
         edits = self._directions(names, str(face.values["layers"]), base)
         after = edited_code(code, face.edits, edits)
-        offsets = offsets_in(face.shot, base.layers, base.width) if face.values["keep_expression"] else None
+        offsets = self._offsets(face.shot, base) if face.values["keep_expression"] else None
         if offsets is not None:
             after = after + np.float32(amount) * offsets[index]
         transform = transform_of(found, self._device)
+        # While a strength is moved the frame itself stays: it need not be drawn again.
+        key = (generator, code.tobytes(), b"" if found.user is None else found.user.tobytes())
+        if key not in self._reconstructed:
+            self._reconstructed[key] = self._drawn(generator, code, transform)
+            while len(self._reconstructed) > _RECONSTRUCTED:
+                self._reconstructed.popitem(last=False)
         # One at a time, always: in a batch the same code would be drawn with other roundings.
-        return self._drawn(generator, code, transform), self._drawn(generator, after, transform)
+        return self._reconstructed[key], self._drawn(generator, after, transform)
+
+    def _offsets(self, shot: ShotData, base: GeneratorModel) -> NDArray[np.float32] | None:
+        """The expression step's offsets [F, L, D], or None where it has not been taken."""
+        folder = shot.steps.get(EXPRESSION)
+        if folder is None or "offsets" in shot.arrays:
+            return offsets_in(shot, base.layers, base.width)
+        return self._networks.offsets(folder, shot.arrays["frames"].tolist(), base.layers, base.width)
 
     def _drawn(self, generator: Generator, code: NDArray[np.float32], transform: Tensor | None) -> Tensor:
         try:
@@ -393,22 +386,6 @@ class StylePortrait:
         matte = shape_matte(matte, grow, feather, unit, face.face.pixel_aspect)
         matte = matte * placing.fade(found.view, region, self._device)
         return matte, warp * (matte * 8).clamp(0, 1)
-
-
-def smoothed(codes: NDArray[np.float32], frames: Sequence[int]) -> NDArray[np.float32]:
-    """Codes [F, L, D] averaged with two neighbours on either side; frames that are farther away do not count."""
-    at = np.asarray(frames)
-    step = int(np.diff(at).min()) if len(at) > 1 else 1
-    out = np.zeros_like(codes, np.float64)
-    total = np.zeros(len(codes))
-    for k, weight in enumerate(_TAPS, -2):
-        here = np.arange(len(codes))
-        there = here + k
-        inside = (there >= 0) & (there < len(codes))
-        inside[inside] &= at[there[inside]] - at[here[inside]] == k * step
-        out[inside] += weight * codes[there[inside]]
-        total[inside] += weight
-    return np.asarray(out / total[:, None, None], np.float32)
 
 
 def _inner(region: Window, rows: slice, columns: slice) -> Window:

@@ -21,7 +21,7 @@ from inference_server.effects.style_portrait.descriptor import EXPRESSION
 from inference_server.effects.style_portrait.imported import LPIPS
 from inference_server.effects.style_portrait.learning import learn, licences_of, read_config, read_pictures
 from inference_server.effects.style_portrait.material import Material
-from inference_server.effects.style_portrait.networks import save_offsets
+from inference_server.effects.style_portrait.results import save_offsets
 from inference_server.networks.hrnet import face_square
 from inference_server.runs import RunEvent, Warned
 from inference_server.training import events as training

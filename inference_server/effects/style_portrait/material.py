@@ -23,19 +23,13 @@ from inference_server.effects.style_portrait import placing
 from inference_server.effects.style_portrait.descriptor import ADAPT, EXPRESSION
 from inference_server.effects.style_portrait.editing import Codes, EditedCodes, edited_codes
 from inference_server.effects.style_portrait.imported import GeneratorModel, Imported
-from inference_server.effects.style_portrait.networks import (
-    ADAPTED,
-    Generator,
-    LandmarkNetwork,
-    Networks,
-    read_offsets,
-)
+from inference_server.effects.style_portrait.interfaces import Generator, LandmarkNetwork
+from inference_server.effects.style_portrait.networks import Networks
+from inference_server.effects.style_portrait.results import ADAPTED, read_offsets
 from inference_server.faces.align import invert, landmarks68
 from inference_server.faces.types import FaceFrame
 from inference_server.networks.lpips import LPIPS as Perceptual
 from inference_server.plates.types import Window
-
-_FACE_BOX = 1.25  # the landmark network's square is this much larger than the face (hrnet sheet)
 
 
 @dataclass(frozen=True)
@@ -152,13 +146,6 @@ class Material:
         """The chosen landmark network. EffectError `effect.needs_model`."""
         chosen = str(self.values.at(0)["landmarks"])
         return self.networks.landmarks(self.imported.needed(chosen, "keeping the expression"))
-
-    def face_square(self) -> Tensor:
-        """Centre x, y and side [3] of the landmark network's square, one for the shot, in parts of the picture."""
-        low, high = self.points.min(axis=1), self.points.max(axis=1)  # [F, 2]
-        low, high = low.mean(axis=0), high.mean(axis=0)
-        side = float((high - low).max()) * _FACE_BOX
-        return torch.tensor([*((low + high) / 2).tolist(), side], dtype=torch.float32)
 
     def perceptual(self) -> Perceptual:
         """LPIPS. EffectError `effect.needs_model`."""

@@ -1,30 +1,28 @@
 """The networks behind three interfaces: a generator draws codes, an encoder reads them, a landmark network sees lips.
 
-`StyleGAN2`, `StyleGAN3`, `e4e` and `HRNet` are what stands behind them now. `Networks` loads them from the model store
-and lets them go. What the long steps leave is read here, too: an adapted generator and the offsets that keep an
-expression.
+`StyleGAN2`, `StyleGAN3`, pSp, e4e, ReStyle and HRNet are what stands behind `interfaces`. `Networks` loads them from
+the model store, with what the long steps left of a shot, and lets them go.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from host_bridge.errors import EffectError
 from inference_server.effects.base import Resources
 from inference_server.effects.style_portrait.imported import LPIPS, EncoderModel, GeneratorModel, Imported
+from inference_server.effects.style_portrait.interfaces import Encoder, Generator, LandmarkNetwork
+from inference_server.effects.style_portrait.results import ADAPTED, OFFSETS, Digests, apply_adapted, read_offsets
 from inference_server.models.loading import load_lpips, load_network, load_tensors
-from inference_server.models.store import ModelStore, StoredModel, sha256_of
+from inference_server.models.store import ModelStore, StoredModel
 from inference_server.networks.bisenet import BiSeNet
 from inference_server.networks.hrnet import IBUG_68, WFLW_98, HRNet
 from inference_server.networks.lpips import LPIPS as Perceptual
@@ -32,66 +30,11 @@ from inference_server.networks.psp import E4eEncoder, PspEncoder
 from inference_server.networks.restyle import ReStyleEncoder
 from inference_server.networks.stylegan2 import Generator as StyleGAN2Network
 from inference_server.networks.stylegan3 import StyleGAN3 as StyleGAN3Network
-from inference_server.networks.tensors import check_shape, imagenet_normalise
 
-ADAPTED = "generator.safetensors"
-OFFSETS = "offsets.npz"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_GENERATORS = 3  # in memory: as they were published, and adapted to two people
-_LANDMARK_INPUT = 256
+_GENERATORS = 3  # in memory: as they were published, and adapted to two people; and their offsets
 
 T = TypeVar("T")
-
-
-class Generator(Protocol):
-    """Draws W+ codes. Differentiable in codes and weights.
-
-    size           side of its pictures
-    layers, width  of a code
-    turns          whether it takes transforms
-    module         the network, whose `state_dict` names are those of an adapted file
-    """
-
-    size: int
-    layers: int
-    width: int
-    turns: bool
-    module: nn.Module
-
-    def __call__(self, codes: Tensor, transforms: Tensor | None = None) -> Tensor:
-        """codes [N, L, D], transforms [N, 3, 3] (networks.stylegan3) -> [N, 3, S, S], nominally -1..1, not clamped."""
-        ...
-
-    def trainable(self) -> list[nn.Parameter]:
-        """What adaptation changes: all that draws; neither the mapping network nor where StyleGAN3 puts the face."""
-        ...
-
-
-class Encoder(Protocol):
-    """Reads aligned faces. `size` is the side of its input."""
-
-    size: int
-    layers: int
-    width: int
-
-    def __call__(self, faces: Tensor) -> Tensor:
-        """faces [N, 3, size, size] RGB in -1..1 -> W+ codes [N, L, D] float32."""
-        ...
-
-
-class LandmarkNetwork(Protocol):
-    """Heat maps of landmarks. `inner_lip` and `eyes` are the channels of those groups, `module` the network itself."""
-
-    module: nn.Module
-    points: int
-    inner_lip: slice
-    eyes: slice
-
-    def __call__(self, pictures: Tensor, square: Tensor) -> Tensor:
-        """pictures [N, 3, S, S] in -1..1, square [3] (centre x, y and side of the face's square, in parts of the
-        picture's side) -> heat maps [N, points, 64, 64]. Differentiable in the pictures.
-        """
-        ...
 
 
 class StyleGAN2:
@@ -179,119 +122,8 @@ class HRNetLandmarks:
                 value=network.points,
                 remedy="Import hrnet-wflw or hrnet-300w.",
             )
-        self._network = network
         self.module: nn.Module = network
-        self.points = network.points
         self.inner_lip = slice(groups["inner_lip"][0], groups["inner_lip"][1] + 1)
-        self.eyes = slice(groups["left_eye"][0], groups["right_eye"][1] + 1)
-
-    def __call__(self, pictures: Tensor, square: Tensor) -> Tensor:
-        check_shape("pictures", pictures, "N", 3, "S", "S")
-        check_shape("square", square, 3)
-        x, y, side = (float(v) for v in square)
-        pixels = side * pictures.shape[-1]
-        if pixels > _LANDMARK_INPUT:  # what would fall between the samples is averaged before
-            small = max(round(pictures.shape[-1] * _LANDMARK_INPUT / pixels), 8)
-            pictures = functional.interpolate(
-                pictures, size=(small, small), mode="bilinear", align_corners=False, antialias=True
-            )
-        along = ((torch.arange(_LANDMARK_INPUT, device=pictures.device) + 0.5) / _LANDMARK_INPUT - 0.5) * side
-        gx, gy = torch.meshgrid((along + x) * 2 - 1, (along + y) * 2 - 1, indexing="xy")
-        grid = torch.stack([gx, gy], dim=-1)[None].expand(pictures.shape[0], -1, -1, -1).to(pictures.dtype)
-        # Zeros beyond the picture mean black, not grey, to a network that was trained on padded photographs.
-        cut = functional.grid_sample((pictures + 1) / 2, grid, mode="bilinear", align_corners=False)
-        heatmaps: Tensor = self._network(imagenet_normalise(cut))
-        return heatmaps
-
-
-# --- what the long steps leave ---------------------------------------------------------------------------------------
-
-
-def save_adapted(generator: Generator, base: GeneratorModel, folder: Path) -> None:
-    """Put an adapted generator into a step's folder: what adaptation changes, under the network's own names.
-
-    The noise strengths belong to it, the noise maps and the mapping network stay those of `base`.
-    """
-    changed = {id(p) for p in generator.trainable()}
-    state = {
-        name: p.detach().to("cpu").contiguous() for name, p in generator.module.named_parameters() if id(p) in changed
-    }
-    draft = folder / f".{ADAPTED}.part"
-    save_file(state, draft, metadata={"base": base.model.sha256})
-    draft.replace(folder / ADAPTED)
-
-
-def apply_adapted(generator: Generator, base: GeneratorModel, folder: Path) -> None:
-    """Load a step's result into a generator made of `base`.
-
-    Raises EffectError `effect.failed` where the file is damaged or belongs to another generator.
-    """
-    path = folder / ADAPTED
-    own = dict(generator.module.named_parameters())
-    try:
-        with safe_open(path, "pt") as stored:
-            meant = (stored.metadata() or {}).get("base", "")
-            if meant != base.model.sha256:
-                raise _unusable(path, f"it was adapted from a generator with sha256 {meant[:12]}, not {base.id}")
-            with torch.no_grad():
-                for name in stored.keys():  # noqa: SIM118 - not a dict
-                    value = stored.get_tensor(name)
-                    if name not in own or own[name].shape != value.shape:
-                        raise _unusable(path, f"{name} {list(value.shape)} is no entry of {base.id}")
-                    own[name].copy_(value)
-    except (OSError, SafetensorError) as error:
-        raise _unusable(path, str(error)) from error
-
-
-def read_offsets(folder: Path, frames: Sequence[int], layers: int, width: int) -> NDArray[np.float32]:
-    """The expression step's offsets [F, L, D] of the shot's frames, in their order.
-
-    The file holds `frames` [F] and `offsets` [F, L, D]. Raises EffectError `effect.failed` where they do not fit.
-    """
-    path = folder / OFFSETS
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            known, offsets = stored["frames"], stored["offsets"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise _unusable(path, str(error)) from error
-    if known.tolist() != list(frames) or offsets.shape != (len(known), layers, width):
-        raise _unusable(path, f"offsets {list(offsets.shape)} do not fit {len(frames)} frames of {layers}x{width}")
-    return np.asarray(offsets, np.float32)
-
-
-def save_offsets(folder: Path, frames: Sequence[int], offsets: NDArray[np.float32]) -> None:
-    """Put offsets [F, L, D] of those frames into the expression step's folder."""
-    draft = folder / f".{OFFSETS}.part"
-    with draft.open("wb") as file:
-        np.savez(file, frames=np.asarray(frames, np.int64), offsets=offsets)
-    draft.replace(folder / OFFSETS)
-
-
-class Digests:
-    """sha256 of steps' results, read once for each state of a file."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, int, int], str] = {}
-
-    def of(self, path: Path) -> str:
-        """EffectError `effect.failed` where the file cannot be read."""
-        try:
-            stat = path.stat()
-            key = (str(path), stat.st_mtime_ns, stat.st_size)
-            if key not in self._known:
-                self._known[key] = sha256_of(path)
-        except OSError as error:
-            raise _unusable(path, str(error.strerror or error)) from error
-        return self._known[key]
-
-
-def _unusable(path: Path, why: str) -> EffectError:
-    return EffectError(
-        "effect.failed",
-        f"what a step left for this shot cannot be used: {why}",
-        path=str(path),
-        remedy="Run `faceplate adapt` again with the same plate and values.",
-    )
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
@@ -306,6 +138,7 @@ class Networks:
         self._report = resources.report
         self._kept: dict[str, tuple[str, object]] = {}
         self._generators: OrderedDict[tuple[str, str, str], Generator] = OrderedDict()
+        self._offsets: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._digests = Digests()
 
     def generator(self, base: GeneratorModel, adapted: Path | None, precision: str = "fp32") -> Generator:
@@ -347,6 +180,16 @@ class Networks:
 
         return self._one("encoder", model.model, load, f"{precision} {base.model.sha256 if model.looks else ''}")
 
+    def offsets(self, folder: Path, frames: Sequence[int], layers: int, width: int) -> NDArray[np.float32]:
+        """`read_offsets`, read once for each state of the file."""
+        key = self.digest(folder / OFFSETS)
+        if key not in self._offsets:
+            self._offsets[key] = read_offsets(folder, frames, layers, width)
+            while len(self._offsets) > _GENERATORS:
+                self._offsets.popitem(last=False)
+        self._offsets.move_to_end(key)
+        return self._offsets[key]
+
     def landmarks(self, model: StoredModel) -> LandmarkNetwork:
         """The landmark network."""
         return self._one("landmarks", model, lambda: HRNetLandmarks(cast(HRNet, load_network(model, self._device))))
@@ -386,8 +229,3 @@ class Networks:
             known = self._kept[role] = (wanted, load())
             self._report(f"loading {model.card.title}", 1.0)
         return cast(T, known[1])
-
-
-def step_files(folders: Iterable[Path]) -> list[Path]:
-    """The files of steps' folders that pixels depend on."""
-    return [path for folder in folders for name in (ADAPTED, OFFSETS) if (path := folder / name).is_file()]

@@ -103,7 +103,7 @@ def job(
     return replace(spec, **changes)
 
 
-@dataclass
+@dataclass(eq=False)
 class Mirror:
     """An encoder that keeps what it sees, under a number in the code, and a generator that draws that, a little soft.
 

@@ -19,7 +19,7 @@ from inference_server.effects.style_portrait.editing import (
     parse_rows,
     presence,
 )
-from inference_server.effects.style_portrait.effect import smoothed
+from inference_server.effects.style_portrait.inverting import smoothed
 from inference_server.models.store import ModelStore
 from tests.inference_server.effects.style_portrait.conftest import LAYERS, WIDTH
 

@@ -18,9 +18,9 @@ from inference_server.effects.base import FaceInput, Resources, ShotData
 from inference_server.effects.style_portrait import placing
 from inference_server.effects.style_portrait.effect import StylePortrait
 from inference_server.effects.style_portrait.imported import Imported
-from inference_server.effects.style_portrait.networks import (
+from inference_server.effects.style_portrait.networks import Networks
+from inference_server.effects.style_portrait.results import (
     ADAPTED,
-    Networks,
     apply_adapted,
     read_offsets,
     save_adapted,
