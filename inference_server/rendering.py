@@ -26,8 +26,10 @@ from inference_server.faces.types import FaceFrame
 from inference_server.plates.color import PlateColor, from_picture, to_picture
 from inference_server.plates.composite import Straight, composite, quantise_matte, straighten
 from inference_server.plates.grain import add_grain, sharpen, split_grain
+from inference_server.plates.motionblur import blur_along, path_over
 from inference_server.plates.types import ChosenLayer, PlateFrame, Window
 from inference_server.plates.warp import warp_picture
+from inference_server.shots.motion import head_motion
 from inference_server.shots.types import ShotAnalysis
 from inference_server.source import is_associated
 
@@ -123,7 +125,7 @@ def render_frame(
         if face is None:
             continue
         try:
-            touched |= _render_face(canvas, window, face, settings, plate.frame, mask, identity, drawn)
+            touched |= _render_face(canvas, window, analysis, face, settings, plate.frame, mask, identity, drawn)
         except FaceplateError as error:
             raise error.at(frame=plate.frame, path=plate.path) from error
     if not touched:
@@ -205,6 +207,7 @@ def is_identity(settings: RenderSettings, frame: int) -> bool:
 def _render_face(
     canvas: _Canvas,
     window: Window,
+    analysis: ShotAnalysis,
     face: FaceFrame,
     settings: RenderSettings,
     frame: int,
@@ -232,7 +235,10 @@ def _render_face(
     output = _output(settings.effect, face_input, drawn)
     own = output.matte.detach().to("cpu", torch.float32).numpy() * _edge_ramp(region, window)
     matte = quantise_matte(_with_mask(own, mask, rows, columns, settings.mask_mode) * _float(values.get("mix", 1.0)))
-    box = _reach(matte, output)
+    shutter = _float(values.get("motion_blur", 0.0))
+    motion = head_motion(analysis, face.track, face.frame) if shutter else None
+    path = None if motion is None else path_over(region, motion, shutter)
+    box = _reach(matte, output, path)
     if box is None:
         return False
     edited, reconstructed = edited_scene(
@@ -241,6 +247,7 @@ def _render_face(
         settings.exposure,
         _float(values.get("grain", 1.0)),
         _float(values.get("sharpness", 0.0)),
+        None if path is None else path[:, box[0], box[1]],
     )
     mode = str(values.get("composite", settings.effect.descriptor.composite))
     # Views of the canvas: what is assigned to them is in the frame.
@@ -262,12 +269,12 @@ def _output(effect: Effect, face: FaceInput, drawn: Mapping[int, Tensor] | None)
     return effect.finish(face, drawn[face.face.track])
 
 
-def _reach(matte: NDArray[np.float16], output: EffectOutput) -> tuple[slice, slice] | None:
+def _reach(matte: NDArray[np.float16], output: EffectOutput, path: Tensor | None) -> tuple[slice, slice] | None:
     """The rows and columns where the matte is above 0, with room for what is moved into them; None where nothing is."""
     rows, columns = np.nonzero(matte.any(axis=1))[0], np.nonzero(matte.any(axis=0))[0]
     if not rows.size:
         return None
-    margin = _MARGIN + (0 if output.warp is None else math.ceil(float(output.warp.abs().max())))
+    margin = _MARGIN + sum(math.ceil(float(moved.abs().max())) for moved in (output.warp, path) if moved is not None)
     height, width = matte.shape
     return (
         slice(max(0, int(rows[0]) - margin), min(height, int(rows[-1]) + 1 + margin)),
@@ -340,12 +347,18 @@ def face_input(
 
 
 def edited_scene(
-    face: FaceInput, output: EffectOutput, exposure: float, grain_amount: float = 1.0, sharpness: float = 0.0
+    face: FaceInput,
+    output: EffectOutput,
+    exposure: float,
+    grain_amount: float = 1.0,
+    sharpness: float = 0.0,
+    path: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """E and R in scene-linear, each [3, h, w], from what an effect returned (effects/base.py gives the equations).
 
     Of a picture, the grain is matched, not added: its fine noise is brought to the plate's by `grain_amount`, so that a
-    picture that still has its grain does not get it twice. `sharpness` acts before that.
+    picture that still has its grain does not get it twice. `sharpness` acts before that, and so does the motion blur
+    along `path` [2, h, w]; the residual is the plate's, and blurred already.
     """
     if output.picture is None:
         if output.warp is None and output.gain is None:
@@ -359,14 +372,20 @@ def edited_scene(
         return add_grain(moved, grain), None
     residual = face.scene - from_picture(face.picture, exposure)
     moved = residual if output.warp is None else warp_picture(residual, output.warp)
-    edited = from_picture(output.picture.clamp(0, 1), exposure) + moved
+    edited = _shown(output.picture, exposure, path) + moved
     if sharpness:
         edited = sharpen(edited, sharpness)
     if grain_amount > 0:
         edited = add_grain(edited, split_grain(face.scene)[1] - split_grain(edited)[1], grain_amount)
     if output.reference is None:
         return edited, None
-    return edited, from_picture(output.reference.clamp(0, 1), exposure) + residual
+    return edited, _shown(output.reference, exposure, path) + residual
+
+
+def _shown(picture: Tensor, exposure: float, path: Tensor | None) -> Tensor:
+    """A drawn picture as scene-linear light, smeared along `path` as a camera would have seen it."""
+    scene = from_picture(picture.clamp(0, 1), exposure)
+    return scene if path is None else blur_along(scene, path)
 
 
 def _edge_ramp(region: Window, window: Window) -> NDArray[np.float32]:

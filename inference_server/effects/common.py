@@ -1,8 +1,8 @@
 """The parameters that effects share, and who acts on each.
 
 The effect acts on the padding (`region()`), and, where it offers them, on the matte's regions, grow and feather: only
-it knows which pixels it changed. The pipeline acts on mix, composite, work exposure, grain and sharpness, which need
-the plate. No torch here: the gateway reads descriptors.
+it knows which pixels it changed. The pipeline acts on mix, composite, work exposure, grain, sharpness and motion blur,
+which need the plate. No torch here: the gateway reads descriptors.
 """
 
 from __future__ import annotations
@@ -103,6 +103,19 @@ def composite_params(composite: str, grain: bool) -> tuple[Param, ...]:
             -2.0,
             2.0,
             -1.0,
+            1.0,
+            parent="output",
+        ),
+        Param(
+            "motion_blur",
+            "double",
+            "Motion blur",
+            0.0,
+            "Smears the changed pixels along the head's motion, as far as it moves while the shutter is open: 0.5 is a "
+            "shutter of 180 degrees. For drawings that come out sharper than the moving plate.",
+            0.0,
+            1.0,
+            0.0,
             1.0,
             parent="output",
         ),
