@@ -162,7 +162,7 @@ def _style(variants: list[Variant], keyframe: bool) -> tuple[Param, ...]:
 
 def _matte() -> tuple[Param, ...]:
     out = []
-    for param in matte_params(TRAINED, 4.0):
+    for param in matte_params(TRAINED, 0.0):  # more would show a pale rim of what was drawn around the head
         if param.name == "regions":
             param = replace(
                 param,
