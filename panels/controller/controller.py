@@ -222,9 +222,9 @@ class Controller:
         self.thumbnails.update()
 
     def _job_ended(self, job_id: str) -> None:
-        """After an analysis or a render previews are made from the whole shot, and faces are tracks."""
+        """After an analysis, an adaptation or a render previews are made from the whole shot, and faces are tracks."""
         row = self.jobs.find(job_id)
-        if row is not None and row.kind in ("analyse", "render") and row.state == "finished":
+        if row is not None and row.kind in ("analyse", "adapt", "render") and row.state == "finished":
             self.preview.refresh()
             self.faces.update()
 

@@ -25,12 +25,15 @@ KEPT_MESSAGES = 50
 LOOK_AGAIN_S = 3.0
 _AFTER_ALL = 1 << 60  # events after this one: none of those there are, all that will come
 LIVE = ("sending", "queued", "running")
+_ADAPT_FIELDS = ("shot", "shot_range", "effect", "params", "edits", "style_image", "face", "ocio", "ocio_hash", "steps")
 
 
 @dataclass(frozen=True)
 class JobRow:
     """A job. `state`: sending, queued, running, finished, failed, cancelled or refused; times in Unix seconds, 0 = not
-    yet. `stage` (analyse, render) is `stage_done` of `stage_total` far. `own`: submitted by this panel."""
+    yet. `stage` (analyse, render, a long step of the effect) is `stage_done` of `stage_total` far; `note` is what it
+    says of itself (a loss), `picture` the path of a PNG of how it looks so far, as the server sees it. `own`:
+    submitted by this panel."""
 
     job_id: str
     kind: str = ""
@@ -43,6 +46,8 @@ class JobRow:
     stage: str = ""
     stage_done: int = 0
     stage_total: int = 0
+    note: str = ""
+    picture: str = ""
     ahead: int = 0
     created: float = 0.0
     started: float = 0.0
@@ -61,6 +66,17 @@ class JobRow:
         return self.state in LIVE
 
     @property
+    def not_adapted(self) -> bool:
+        """Whether it is a render that was refused because a long step has not been taken with its values."""
+        return self.error is not None and self.error.code == "shot.not_adapted"
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether it is an adaptation that was stopped after it had begun to learn."""
+        learned = self.stage not in ("", "analyse", "prepare") and self.stage_done > 0
+        return self.kind == "adapt" and self.state == "cancelled" and learned
+
+    @property
     def fraction(self) -> float:
         """How far it is, 0..1; of a render that analyses first, the analysis is a third."""
         if not self.live:
@@ -72,7 +88,12 @@ class JobRow:
         return stage / 3 if self.stage == "analyse" else frames
 
     def seconds_left(self, now: float) -> float | None:
-        """Rough time to the end of a running job's stage, None where nothing can be said."""
+        """Rough time to the end of a running job's stage, None where nothing can be said.
+
+        Of an adaptation nothing can: it may go on in the middle of a step, and another may follow.
+        """
+        if self.kind == "adapt":
+            return None
         if self.state != "running" or not self.started or not 0.02 < self.fraction < 1.0 or self.stage == "analyse":
             return None
         return (now - self.started) * (1.0 - self.fraction) / self.fraction
@@ -101,6 +122,17 @@ class Jobs:
     def spec(self, job_id: str) -> JobSpec | None:
         """What was submitted by this panel."""
         return self._specs.get(job_id)
+
+    def adapting(self, job_id: str) -> JobSpec | None:
+        """The job that takes the long steps which this one, an `adapt` that was stopped or a render that was refused
+        for lack of them, needs; None where it needs none, or was not submitted by this panel."""
+        row, spec = self.find(job_id), self._specs.get(job_id)
+        if row is None or spec is None or row.live:
+            return None
+        if not row.not_adapted and (row.kind != "adapt" or row.state == "finished"):
+            return None
+        kept = {name: getattr(spec, name) for name in _ADAPT_FIELDS}
+        return JobSpec("adapt", spec.plate, **kept)
 
     @property
     def busy(self) -> bool:
@@ -143,7 +175,7 @@ class Jobs:
 
         def resumed(outcome: m.JobStatus | FaceplateError) -> None:
             if not isinstance(outcome, FaceplateError):
-                self._change(job_id, error=None, failures=(), warnings=(), failed=0, stage="", own=True)
+                self._change(job_id, error=None, failures=(), warnings=(), failed=0, stage="", note="", own=True)
                 self._follow(outcome.job_id)
             self._told(job_id, outcome)
 
@@ -287,7 +319,16 @@ def _after(row: JobRow, event: m.JobEvent) -> JobRow:
         )
     if isinstance(event, m.JobProgress):
         state = "running" if row.live else row.state
-        return replace(row, state=state, stage=event.stage, stage_done=event.done, stage_total=event.total)
+        picture = event.picture or row.picture
+        return replace(
+            row,
+            state=state,
+            stage=event.stage,
+            stage_done=event.done,
+            stage_total=event.total,
+            note=event.note,
+            picture=picture,
+        )
     if isinstance(event, m.FrameDoneEvent):
         return replace(row, done=row.done + 1)
     if isinstance(event, m.FrameFailedEvent):

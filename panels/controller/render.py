@@ -101,6 +101,30 @@ class Render:
         if not self._notice(self._plate_problems()):
             self._send(self.job("analyse"))
 
+    @property
+    def adapts(self) -> bool:
+        """Whether the chosen effect has long steps that a render may need."""
+        effect = self._work.effects.current
+        return effect is not None and bool(effect.steps)
+
+    def adapt_problems(self) -> tuple[FaceplateError, ...]:
+        """What is in the way of adapting; () when it can be submitted."""
+        return (*self._plate_problems(), *self._values_problems())
+
+    def adapt(self) -> None:
+        """Submit the effect's long steps with the values as they are. What is in the way is noticed instead."""
+        if not self._notice(self.adapt_problems()):
+            self._send(self.job("adapt"))
+
+    def adapt_as(self, job_id: str, *, accept: bool = False) -> None:
+        """Submit the long steps of a job that this panel has sent (`Jobs.adapting`), with that job's values.
+
+        `accept` takes the best so far of a run that was stopped as it is.
+        """
+        spec = self._jobs.adapting(job_id)
+        if spec is not None:
+            self._submit(replace(spec, accept=accept))
+
     def render(self) -> None:
         """Submit the render. What is in the way is noticed instead."""
         if not self._notice(self.problems()):

@@ -21,12 +21,15 @@ class Work:
         self.face = "largest"
 
     def job(self, kind: str = "render") -> JobSpec:
-        """The job without frames and outputs. An analysis and a repair know no effect: they serve all."""
+        """The job without frames and outputs. An analysis and a repair know no effect: they serve all.
+
+        Nor does an `adapt` know the mask: it is about how a render is put into the plate.
+        """
         plate = self.plate.state
         spec = JobSpec(
             kind=kind, plate=plate.spec, shot=plate.shot, shot_range=plate.shot_range, ocio=plate.ocio, face=self.face
         )
-        if kind != "render":
+        if kind not in ("render", "adapt"):
             return spec
         params, edits = self.values.as_json()
         return replace(
@@ -34,6 +37,6 @@ class Work:
             effect=self.history.document.effect,
             params=params,
             edits=edits,
-            mask=plate.mask,
+            mask=plate.mask if kind == "render" else None,
             style_image=plate.style_image,
         )

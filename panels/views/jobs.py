@@ -1,7 +1,11 @@
-"""Jobs: what runs, waits and has ended; cancel, resume, errors with their remedy, the folder of the result."""
+"""Jobs: what runs, waits and has ended; cancel, resume, errors with their remedy, the folder of the result.
+
+Of an adaptation also how it looks so far, and the choice to use what a stopped one has learned.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 
 from host_bridge.errors import FaceplateError
@@ -10,7 +14,7 @@ from panels.bridge import Bridge
 from panels.controller import JobRow
 from panels.qt import ModelIndex, QtCore, QtGui, QtWidgets
 from panels.views.fields import in_words
-from panels.views.parts import Flow, Page, items_of, label, push, set_role, time_in_words, told
+from panels.views.parts import ADAPT, ADAPT_TIP, Flow, Page, items_of, label, push, set_role, time_in_words, told
 
 _JOB = QtCore.Qt.ItemDataRole.UserRole
 _SHARE = QtCore.Qt.ItemDataRole(int(QtCore.Qt.ItemDataRole.UserRole) + 1)
@@ -31,12 +35,42 @@ class _Bar(QtWidgets.QStyledItemDelegate):
         super().paint(painter, option, index)
 
 
+class Thumbnail(QtWidgets.QLabel):
+    """A picture file, small; hidden where there is none here (the server may see other disks)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setAccessibleName("How it looks so far")
+        self._shown: tuple[str, int] = ("", 0)
+        self.there = False  # whether there is something to see
+        self.hide()
+
+    def show_file(self, path: str) -> None:
+        """Show a file as it is now; it is read again only when it has been written again."""
+        try:
+            wanted = (path, os.stat(path).st_mtime_ns if path else 0)
+        except OSError:  # not on this machine, or cleared away with the run
+            wanted = ("", 0)
+        if wanted == self._shown:
+            return
+        self._shown = wanted
+        picture = QtGui.QPixmap(wanted[0]) if wanted[0] else QtGui.QPixmap()
+        if not picture.isNull():
+            edge = 16 * style.em(self)
+            smooth = QtCore.Qt.TransformationMode.SmoothTransformation
+            picture = picture.scaled(2 * edge, edge, QtCore.Qt.AspectRatioMode.KeepAspectRatio, smooth)
+        self.there = not picture.isNull()
+        self.setPixmap(picture)
+        self.setVisible(self.there)
+
+
 class JobsPage(Page):
     """The list, and what is to be known of the job that is selected."""
 
     def __init__(self, bridge: Bridge, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._jobs = bridge.controller.jobs
+        self._render = bridge.controller.render
         self._details: dict[str, JobRow] = {}
         self.list = QtWidgets.QTreeWidget()
         self.list.setHeaderLabels(["Job", "State", "Progress"])
@@ -50,6 +84,10 @@ class JobsPage(Page):
         self.title = label(role="head", wrap=True)
         self.text = label(wrap=True)
         self.remedy = label(role="warn", wrap=True)
+        self.picture = Thumbnail()
+        self.adapt = push(ADAPT, ADAPT_TIP, self._adapt)
+        self.accept = push("Use as it is", "Take the best that was learned until it was stopped", self._accept)
+        self.show_picture = push("Show picture", "Open how it looks so far in the picture viewer", self._show_picture)
         self.cancel = push("Cancel", "End the job before its next frame; finished frames stay", self._cancel)
         self.resume = push("Resume", "Queue it again; frames that are finished and valid are kept", self._resume)
         self.open = push("Open folder", "Show the frames in the file browser", self._open)
@@ -58,10 +96,18 @@ class JobsPage(Page):
         column.setContentsMargins(style.MARGIN, style.MARGIN, style.MARGIN, style.MARGIN)
         column.setSpacing(style.GAP)
         column.addWidget(self.list, 1)
-        for widget in (self.empty, self.title, self.text, self.remedy):
+        for widget in (self.empty, self.title, self.text, self.remedy, self.picture):
             column.addWidget(widget)
         buttons = Flow()
-        for button in (self.cancel, self.resume, self.open, self.again):
+        for button in (
+            self.adapt,
+            self.cancel,
+            self.resume,
+            self.accept,
+            self.show_picture,
+            self.open,
+            self.again,
+        ):
             buttons.add(button)
         column.addWidget(buttons)
         bridge.jobs_changed.connect(self.changed)
@@ -121,11 +167,18 @@ class JobsPage(Page):
         job = self.current()
         for widget in (self.title, self.text, self.remedy, self.cancel, self.resume, self.open):
             widget.setVisible(job is not None)
+        self.picture.show_file(job.picture if job is not None else "")
+        self.show_picture.setVisible(self.picture.there)
+        adaptable = job is not None and self._jobs.adapting(job.job_id) is not None
+        self.adapt.setVisible(adaptable and job is not None and job.not_adapted)
+        self.accept.setVisible(adaptable and job is not None and job.acceptable)
         if job is None:
             return
         known = self._details.get(job.job_id, job) if not job.live else job
         self.title.setText(f"{in_words(job.kind)} {job.effect}  {job.job_id[:8]}")
         lines = [known.output] if known.output else []
+        if job.note:
+            lines.append(job.note)
         lines.extend(known.warnings)
         lines.extend(told(f).replace("\n", " ") for f in known.failures[:8])
         if len(known.failures) > 8:
@@ -150,6 +203,21 @@ class JobsPage(Page):
         if job is not None:
             self._details.pop(job.job_id, None)
             self._jobs.resume(job.job_id)
+
+    def _adapt(self) -> None:
+        job = self.current()
+        if job is not None:
+            self._render.adapt_as(job.job_id)
+
+    def _accept(self) -> None:
+        job = self.current()
+        if job is not None:
+            self._render.adapt_as(job.job_id, accept=True)
+
+    def _show_picture(self) -> None:
+        job = self.current()
+        if job is not None and job.picture:
+            QtGui.QDesktopServices.openUrl(QtCore.QUrl.fromLocalFile(job.picture))
 
     def _open(self) -> None:
         job = self.current()
@@ -183,6 +251,8 @@ def _progress(row: JobRow) -> str:
         stage = f"{in_words(row.stage)} {row.stage_done}/{row.stage_total}" if row.stage_total else in_words(row.stage)
         return f"{stage}, {time_in_words(left)} left" if left is not None else stage
     if not row.total:
+        return ""
+    if row.kind == "adapt":
         return ""
     if row.kind != "render":
         return f"{row.total} frames" if row.state == "finished" else ""

@@ -9,6 +9,9 @@ from panels import style
 from panels.qt import QtCore, QtGui, QtWidgets
 from panels.views.icons import icon
 
+ADAPT = "Adapt the shot"
+ADAPT_TIP = "Learn this actor in this shot with the values as they are. Takes minutes; a render with them needs it once"
+
 
 def label(text: str = "", role: str = "", *, wrap: bool = False) -> QtWidgets.QLabel:
     """A label; `role` is dim, head, bad, good or warn. Its text can be copied where it wraps."""

@@ -10,6 +10,8 @@ from panels.views.farm import FarmBox
 from panels.views.fields import Choice, TextField, in_words
 from panels.views.numbers import NumberField
 from panels.views.parts import (
+    ADAPT,
+    ADAPT_TIP,
     Flow,
     Labelled,
     Page,
@@ -18,6 +20,7 @@ from panels.views.parts import (
     push,
     row,
     scrolled,
+    set_role,
     time_in_words,
     told,
     tool,
@@ -63,13 +66,14 @@ class RenderPage(Page):
         self.running.setStretch(0, 1)
         self.said = label(role="dim", wrap=True)
         self.analyse = push("Analyse", "Find and track the faces of the whole shot, once", self._render.analyse)
+        self.adapt = push(ADAPT, ADAPT_TIP, self._render.adapt)
         self.submit = push("Render", "Render the range (Ctrl+Return)", self._render.render, role="main")
         foot = QtWidgets.QVBoxLayout()
         foot.setContentsMargins(style.MARGIN, 0, style.MARGIN, 0)
         foot.addLayout(self.running)
         foot.addWidget(self.said)
-        buttons = row(self.analyse, self.submit)
-        buttons.setStretch(1, 1)
+        buttons = row(self.analyse, self.adapt, self.submit)
+        buttons.setStretch(2, 1)
         foot.addLayout(buttons)
         outer.addLayout(foot)
         bridge.render_changed.connect(self.changed)
@@ -106,6 +110,8 @@ class RenderPage(Page):
         self.submit.setEnabled(not problems and not self._render.preparing)
         self.farm.submit.setEnabled(self.submit.isEnabled())
         self.analyse.setEnabled(self._control.connection.ready and bool(plate.spec.pattern))
+        self.adapt.setVisible(self._render.adapts)
+        self.adapt.setEnabled(not self._render.adapt_problems() and not self._render.preparing)
         self._show_job()
 
     # inside
@@ -188,15 +194,24 @@ class RenderPage(Page):
             self.progress.setRange(0, 100 if job.fraction > 0 else 0)
             self.progress.setValue(round(100 * job.fraction))
             self.progress.setFormat(f"{in_words(job.stage or job.state)}  %p %")
+            if not text and job.kind == "adapt":
+                text = job.note
             self.cancel.setEnabled(not job.cancelling)
         elif job is not None and not text:
             if job.error is not None:
                 text = told(job.error)
+            elif job.kind == "adapt" and job.state == "finished":
+                text = "The shot is adapted: with these values it can be rendered."
+            elif job.kind == "adapt" and job.state == "cancelled":
+                text = (
+                    "Adapting was stopped; what was learned is kept. Adapt again to go on, or use it as it is (Jobs)."
+                )
             elif job.state == "finished":
                 took = time_in_words(job.ended - job.started) if job.ended and job.started else ""
                 text = f"{in_words(job.kind)} finished: {job.done} frames{f' in {took}' if took else ''}."
             elif job.state == "cancelled":
                 text = f"{in_words(job.kind)} cancelled after {job.done} frames."
+        set_role(self.adapt, "main" if job is not None and job.not_adapted else "")
         self.said.setText(text)
         self.said.setVisible(bool(text))
 

@@ -9,9 +9,11 @@ import pytest
 from PySide6.QtTest import QTest
 
 from host_bridge import messages as m
-from host_bridge.errors import EffectError, ModelError
+from host_bridge.errors import EffectError, ModelError, ShotError
+from host_bridge.jobspec import JobSpec, PlateSpec
 from panels.controller import JobRow, LicenceQuestion, ModelImport
-from panels.qt import Qt, QtWidgets
+from panels.qt import Qt, QtGui, QtWidgets
+from tests.inference_server.staged import DESCRIPTOR
 from tests.panels.views.conftest import Table
 from tests.panels.views.test_choose import card
 
@@ -108,6 +110,82 @@ def test_the_selection_stays_with_its_job_and_a_new_own_job_takes_it(jobs: Table
     current = page.current()
     assert current is not None
     assert current.job_id == "e" * 32
+
+
+def test_a_shot_is_adapted_from_the_render_page(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    table.effects("staged", DESCRIPTOR)
+    table.plate()
+    table.control.values.set("iterations", 12)
+    table.show().show_page(3)
+    page = table.window.render_page
+    sent: list[JobSpec] = []
+
+    def submit(spec: JobSpec, *, priority: int = 0) -> str:
+        sent.append(spec)
+        return "f" * 32
+
+    monkeypatch.setattr(table.control.jobs, "submit", submit)
+    assert page.adapt.isVisible()
+    assert page.adapt.isEnabled()  # no output is needed
+    press(page.adapt)
+    assert (sent[0].kind, sent[0].effect, sent[0].output) == ("adapt", "staged", "")
+    assert sent[0].params["iterations"] == 12
+    refused = ShotError("shot.not_adapted", "the step adapt has not been taken", remedy="Run: faceplate adapt")
+    table.control.jobs.rows = (JobRow("a" * 32, "render", "staged", "failed", error=refused, own=True),)
+    table.control.jobs.changed.emit()
+    assert "has not been taken" in page.said.text()
+    assert page.adapt.property("role") == "main"
+    table.control.effects.choose("look")
+    assert not page.adapt.isVisible()
+
+
+def test_an_adaptation_shows_its_loss_and_picture_and_is_used_as_it_is(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, sent = table.control.jobs, list[JobSpec]()
+    spec = JobSpec("render", PlateSpec("sh.%04d.exr"), effect="staged", params={"iterations": 12}, output="o.%04d.exr")
+    refused = ShotError("shot.not_adapted", "the step adapt has not been taken", remedy="Run: faceplate adapt")
+    running, stopped, failed = "a" * 32, "b" * 32, "c" * 32
+    control._specs = {failed: spec, stopped: replace(spec, kind="adapt", output=""), running: spec}
+    control.rows = (
+        JobRow(running, "adapt", "staged", "running", own=True),
+        JobRow(stopped, "adapt", "staged", "cancelled", stage="adapt", stage_done=5, stage_total=12, own=True),
+        JobRow(failed, "render", "staged", "failed", error=refused, own=True),
+    )
+    table.show().show_page(4)
+    page = table.window.jobs
+
+    def submit(spec: JobSpec, *, priority: int = 0) -> str:
+        sent.append(spec)
+        return "d" * 32
+
+    monkeypatch.setattr(control, "submit", submit)
+    assert not page.picture.isVisible()
+    path = tmp_path / "preview.png"
+    for colour in (Qt.GlobalColor.red, Qt.GlobalColor.blue):  # the file is written again as it gets better
+        image = QtGui.QImage(64, 32, QtGui.QImage.Format.Format_RGB888)
+        image.fill(colour)
+        assert image.save(str(path))
+        control._event(m.JobProgress(running, 1, "adapt", 4, 12, "loss 0.2500", str(path)))
+        table.desk.wait(page.picture.isVisible)
+        table.desk.spin()
+        assert page.picture.pixmap().toImage().pixelColor(3, 3) == QtGui.QColor(colour)
+    assert "loss 0.2500" in page.text.text()
+    item = page.list.topLevelItem(0)
+    assert item is not None
+    assert [item.text(c) for c in range(3)] == ["Adapt staged", "Running", "Adapt 4/12"]
+    assert page.cancel.isEnabled()
+    assert not page.accept.isVisible()
+    page.list.setCurrentItem(page.list.topLevelItem(1))  # type: ignore[arg-type]
+    assert not page.picture.isVisible()
+    press(page.accept)
+    page.list.setCurrentItem(page.list.topLevelItem(2))  # type: ignore[arg-type]
+    assert not page.accept.isVisible()
+    press(page.adapt)
+    assert [(s.kind, s.accept, s.output, s.params) for s in sent] == [
+        ("adapt", True, "", {"iterations": 12}),
+        ("adapt", False, "", {"iterations": 12}),
+    ]
 
 
 def test_models_are_searched_and_imports_are_followed(table: Table) -> None:
