@@ -150,6 +150,7 @@ CODES: dict[str, CodeSpec] = {
     "export.host": CodeSpec("The host's version is not known", _A),
     "export.torch": CodeSpec("The host cannot read what this torch writes", _A),
     "export.model": CodeSpec("The model holds nothing that can be exported", _A),
+    "export.style": CodeSpec("The model has no such style, or styles cannot be mixed like this", _A),
     "export.package": CodeSpec("A package that the export needs is missing", _S),
     "export.failed": CodeSpec("The exported file does not do what the network does", _F),
     # the panel

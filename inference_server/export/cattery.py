@@ -22,6 +22,7 @@ from host_bridge import __version__
 from host_bridge.errors import ExportError
 from inference_server.export.hosted import hosted
 from inference_server.export.scripting import SIZES, trial
+from inference_server.export.styles import ALONE, Drawn
 from inference_server.models.store import StoredModel
 
 # Nuke -> its own torch; Foundry's release notes
@@ -63,9 +64,17 @@ def torch_for(nuke: str) -> str:
 
 
 def export_cattery(
-    model: StoredModel, state: dict[str, Tensor], widths: tuple[int, ...], nuke: str, folder: Path, python: str = ""
+    model: StoredModel,
+    state: dict[str, Tensor],
+    widths: tuple[int, ...],
+    nuke: str,
+    folder: Path,
+    python: str = "",
+    drawn: Drawn = ALONE,
 ) -> Export:
     """Write the Cattery folder of a translator for that Nuke, with the torch of `python` or of this process.
+
+    Several drawings get a control, `style`, that goes from the first to the last.
 
     Raises ExportError: `export.host`, `export.torch` where that torch is newer than Nuke's, `export.failed` where the
     file does not give what the network gives.
@@ -73,13 +82,13 @@ def export_cattery(
     wanted = torch_for(nuke)
     python = python or sys.executable
     _check_torch(python, wanted, nuke)
-    name = _class_name(model.id)
+    name = _class_name(f"{model.id}-{drawn.suffix}")
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / f"{name}.pt"
-    tried, untried = _script(python, state, widths, script)
+    tried, untried = _script(python, state, widths, drawn, script)
     texts = {
-        f"{name}_make_cat.nk": _creator(name),
-        f"{name}.gizmo": _gizmo(name, model),
+        f"{name}_make_cat.nk": _creator(name, drawn),
+        f"{name}.gizmo": _gizmo(name, model, drawn),
         "cat.json": json.dumps(_cat(name, model, nuke), indent=2) + "\n",
         "init.py": _INIT,
     }
@@ -89,6 +98,7 @@ def export_cattery(
         "sha256": model.sha256,
         "licence": model.licence,
         "nuke": nuke,
+        "styles": dict(zip(drawn.names, drawn.mixes, strict=True)),
         "tried": tried,
         "untried": untried,
         "faceplate": __version__,
@@ -146,7 +156,7 @@ def _check_torch(python: str, wanted: str, nuke: str) -> None:
 
 
 def _script(
-    python: str, state: dict[str, Tensor], widths: tuple[int, ...], output: Path
+    python: str, state: dict[str, Tensor], widths: tuple[int, ...], drawn: Drawn, output: Path
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     with tempfile.TemporaryDirectory(prefix="faceplate-export-") as work:
         there = Path(work)
@@ -154,6 +164,7 @@ def _script(
         request = {
             "state": str(weights),
             "widths": list(widths),
+            "mixes": drawn.mixes,
             "output": str(output),
             "pictures": str(there / "pictures.pt"),
             "report": str(there / "report.json"),
@@ -172,9 +183,12 @@ def _script(
             )
         report = json.loads((there / "report.json").read_text(encoding="utf-8"))
         pictures = torch.load(there / "pictures.pt", weights_only=True)
-    module = hosted(state, widths)
+    module = hosted(state, widths, mixes=drawn.mixes)
     with torch.no_grad():
         apart = max(float((pictures[f"{h}x{w}"] - module(trial((h, w)))).abs().max()) for h, w in SIZES)
+        for row in range(1, len(drawn.mixes)):
+            module.style = float(row)
+            apart = max(apart, float((pictures[f"style {row}"] - module(trial(SIZES[1]))).abs().max()))
     if not apart <= _CLOSE:
         output.unlink()
         raise ExportError(
@@ -210,7 +224,15 @@ _KNOBS = """\
 _INIT = '"""Nuke finds the gizmo of this folder."""\n\nimport nuke\n\nnuke.pluginAddPath(".")\n'
 
 
-def _creator(name: str) -> str:
+def _style_knob(drawn: Drawn) -> str:
+    """A slider from style to style, where there are several."""
+    if len(drawn.names) == 1:
+        return ""
+    said = ", ".join(f"{row} {style}" for row, style in enumerate(drawn.names)).replace('"', "'")
+    return f' addUserKnob {{7 style l Style t "{said}; between two, a mix" R 0 {len(drawn.names) - 1}}}\n style 0\n'
+
+
+def _creator(name: str, drawn: Drawn) -> str:
     """A script with one CatFileCreator: open it in NukeX and press Create .cat file and Inference."""
     return f"""\
 CatFileCreator {{
@@ -220,14 +242,15 @@ CatFileCreator {{
  channelsIn "{_CHANNELS}"
  channelsOut "{_CHANNELS}"
  modelId {name}
-{_KNOBS} name CatFileCreator_{name}
+{_KNOBS}{_style_knob(drawn)} name CatFileCreator_{name}
 }}
 """
 
 
-def _gizmo(name: str, model: StoredModel) -> str:
+def _gizmo(name: str, model: StoredModel, drawn: Drawn) -> str:
     """Inference between conversions from the script's working space to scene-linear Rec.709 and back."""
-    label = model.card.title.replace('"', "'")
+    label = (model.card.title + (f" - {drawn.suffix}" if drawn.suffix else "")).replace('"', "'")
+    style = " addUserKnob {41 style l Style T Inference1.style}\n" if len(drawn.names) > 1 else ""
     return f"""\
 Group {{
  name {name}
@@ -235,7 +258,7 @@ Group {{
  addUserKnob {{20 Faceplate}}
  addUserKnob {{41 strength l Strength T Inference1.strength}}
  addUserKnob {{41 exposure l "Work exposure" T Inference1.exposure}}
- addUserKnob {{41 useGPUIfAvailable l "Use GPU if available" T Inference1.useGPUIfAvailable}}
+{style} addUserKnob {{41 useGPUIfAvailable l "Use GPU if available" T Inference1.useGPUIfAvailable}}
 }}
  Input {{
   inputs 0

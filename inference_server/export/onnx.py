@@ -18,19 +18,24 @@ from host_bridge.errors import ExportError
 from inference_server.export.cattery import Export
 from inference_server.export.hosted import hosted
 from inference_server.export.scripting import SIZES, trial
+from inference_server.export.styles import ALONE, Drawn
 from inference_server.models.store import StoredModel
 
 OPSET = 18
 _CLOSE = 2e-4
 
 
-def export_onnx(model: StoredModel, state: dict[str, Tensor], widths: tuple[int, ...], path: Path) -> Export:
+def export_onnx(
+    model: StoredModel, state: dict[str, Tensor], widths: tuple[int, ...], path: Path, drawn: Drawn = ALONE
+) -> Export:
     """Write `path` (.onnx) and the JSON beside it, and compare the file, run by onnxruntime, with the network.
+
+    It draws the first of `drawn`.
 
     Raises ExportError `export.package` where onnx or onnxruntime are missing, `export.failed` where it differs.
     """
     runtime = _runtime()
-    module = hosted(state, widths, linear=False)
+    module = hosted(state, widths, linear=False, mixes=drawn.mixes[:1])
     path.parent.mkdir(parents=True, exist_ok=True)
     batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
     program = torch.onnx.export(
@@ -57,7 +62,7 @@ def export_onnx(model: StoredModel, state: dict[str, Tensor], widths: tuple[int,
         path.unlink()
         raise _failed(f"it gives pictures {apart:.3g} away from the network's", path)
     sidecar = path.with_suffix(".json")
-    sidecar.write_text(json.dumps(flame_json(model), indent=4) + "\n", encoding="utf-8", newline="\n")
+    sidecar.write_text(json.dumps(flame_json(model, drawn), indent=4) + "\n", encoding="utf-8", newline="\n")
     sizes = ", ".join(f"{h}x{w}" for h, w in SIZES)
     return Export(
         path.parent,
@@ -67,12 +72,12 @@ def export_onnx(model: StoredModel, state: dict[str, Tensor], widths: tuple[int,
     )
 
 
-def flame_json(model: StoredModel) -> dict[str, object]:
+def flame_json(model: StoredModel, drawn: Drawn = ALONE) -> dict[str, object]:
     """The description Flame reads beside an ONNX file of the same name."""
     return {
         "ModelDescription": {
             "MinimumVersion": "2025.1",
-            "Name": model.card.title,
+            "Name": model.card.title + (f" - {drawn.suffix}" if drawn.suffix else ""),
             "Description": f"{model.card.purpose} {model.licence}",
             "SupportsSceneLinear": False,
             "KeepAspectRatio": False,

@@ -31,7 +31,7 @@ def trial(size: tuple[int, int]) -> Tensor:
 def write(request: dict[str, Any]) -> dict[str, Any]:
     """Do it; what was tried, as JSON: `torch`, and lists of `tried` and `untried`."""
     state = torch.load(request["state"], weights_only=True)
-    module = hosted(state, request["widths"])
+    module = hosted(state, request["widths"], mixes=request["mixes"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the format is the host's choice
         script = torch.jit.script(module)  # type: ignore[no-untyped-call, attr-defined, unused-ignore]
@@ -43,6 +43,12 @@ def write(request: dict[str, Any]) -> dict[str, Any]:
         for size in SIZES:
             pictures[f"{size[0]}x{size[1]}"] = loaded(trial(size))
         tried.append("float on the CPU, sizes " + ", ".join(pictures))
+        for row in range(1, len(request["mixes"])):
+            loaded.style = float(row)
+            pictures[f"style {row}"] = loaded(trial(SIZES[1]))
+        if len(request["mixes"]) > 1:
+            tried.append(f"the attribute style draws each of {len(request['mixes'])}")
+        loaded.style = 0.0
         loaded.strength = 0.0
         if torch.equal(loaded(trial(SIZES[0])), trial(SIZES[0])):
             tried.append("the attribute strength acts, and 0 is the input")

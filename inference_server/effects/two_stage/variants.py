@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from host_bridge.errors import EffectError
-from inference_server.models.cards import TwoStageSpec
+from inference_server.models.cards import Card, TwoStageSpec
 from inference_server.models.store import ModelStore, StoredModel
 
 TRANSLATOR, REFINER = "two-stage-translator", "two-stage-refiner"
@@ -76,7 +76,14 @@ def _variant(model: StoredModel) -> Variant | None:
     if TRANSLATOR not in parts:
         return None
     spec = model.card.two_stage or TwoStageSpec()
-    count = int(model.card.parts[parts[TRANSLATOR]].config.get("styles", 1))
-    named = len(spec.styles) == count and len(set(spec.styles)) == count
-    styles = spec.styles if named else tuple(f"style {i + 1}" for i in range(count)) if count > 1 else ("own",)
+    styles = style_names(model.card, parts[TRANSLATOR])
     return Variant(model, spec, parts[TRANSLATOR], parts.get(REFINER, ""), styles)
+
+
+def style_names(card: Card, translator: str) -> tuple[str, ...]:
+    """Names of the styles that part of the card holds, in the order of its weights, at least one."""
+    spec = card.two_stage or TwoStageSpec()
+    count = int(card.parts[translator].config.get("styles", 1))
+    if len(spec.styles) == count and len(set(spec.styles)) == count:
+        return spec.styles
+    return tuple(f"style {i + 1}" for i in range(count)) if count > 1 else ("own",)

@@ -128,7 +128,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
     model: StoredModel, translator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(cattery.NUKE_TORCH, "99.0", "99.0")
-    monkeypatch.setattr(cattery, "hosted", lambda state, widths: lambda x: hosted(state, widths)(x) + 0.01)
+    monkeypatch.setattr(cattery, "hosted", lambda state, widths, mixes: lambda x: hosted(state, widths)(x) + 0.01)
     with pytest.raises(ExportError, match="away from the network's"):
         export_cattery(model, *translator, "99.0", tmp_path)
     assert list(tmp_path.iterdir()) == []
