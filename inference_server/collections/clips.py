@@ -27,9 +27,9 @@ from host_bridge.jobspec import MATTE_NAMES, JobSpec, PlateSpec
 from inference_server.effects.base import Effect, FaceInput, Resources
 from inference_server.effects.matte import region_matte, shape_matte
 from inference_server.effects.mesh import pose_of
+from inference_server.effects.placement import Padding, Placement, centred, place, steadied
 from inference_server.effects.registry import load_effect
-from inference_server.effects.vtoonify.crop import Padding, Placement, centred, place, steadied
-from inference_server.effects.vtoonify.resample import separable
+from inference_server.effects.resample import separable
 from inference_server.faces.analyse import FaceTools, Frame, analyse_frames
 from inference_server.faces.mattes import region_mattes
 from inference_server.faces.types import FaceFrame

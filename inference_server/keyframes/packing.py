@@ -26,9 +26,9 @@ from host_bridge.errors import FaceError
 from host_bridge.jobspec import MATTE_NAMES
 from inference_server.effects.matte import region_matte, shape_matte
 from inference_server.effects.mesh import pose_of
+from inference_server.effects.placement import Placement, first_good, joined
+from inference_server.effects.resample import separable
 from inference_server.effects.two_stage.crop import Framing, network_picture, place_shot
-from inference_server.effects.vtoonify.crop import Placement, first_good, joined
-from inference_server.effects.vtoonify.resample import separable
 from inference_server.faces.align import TARGET_EYE_DISTANCE
 from inference_server.faces.mattes import region_mattes
 from inference_server.faces.types import FaceFrame

@@ -3,8 +3,9 @@
 The network is convolutional and takes any size; what matters is that a face has the size it had in training. `follow`
 and `fixed` crop the head so that its eyes lie `size` network pixels apart; `full` takes the whole plate, reduced to
 `size` pixels along its longer side. A refiner compares frames, so the crop of `follow` is laid from the whole shot's
-track, smoothed once more, restarts at cuts, and has one size over the shot (vtoonify.crop says how). Resampling either
-way is by the same placement, at positions that are exact to a fraction of a pixel. Training crops by this module too.
+track, smoothed once more, restarts at cuts, and has one size over the shot (effects.placement says how). Resampling
+either way is by the same placement, at positions that are exact to a fraction of a pixel. Training crops by this module
+too.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from inference_server.effects.vtoonify import crop
-from inference_server.effects.vtoonify.crop import Padding, Placement
-from inference_server.effects.vtoonify.resample import separable
+from inference_server.effects import placement
+from inference_server.effects.placement import Padding, Placement
+from inference_server.effects.resample import separable
 from inference_server.faces.align import TARGET_EYE_DISTANCE
 from inference_server.faces.types import FaceFrame
 from inference_server.plates.types import Window
@@ -57,15 +58,15 @@ def place_shot(
     factor = framing.size / TARGET_EYE_DISTANCE
     padding = framing.padding
     if framing.mode == "fixed":
-        good, _ = crop.first_good(list(faces.values()), window)
-        places = np.repeat(crop.centred(good)[None], len(frames), axis=0)
+        good, _ = placement.first_good(list(faces.values()), window)
+        places = np.repeat(placement.centred(good)[None], len(frames), axis=0)
     else:
-        places = np.stack([crop.centred(face) for face in faces.values()])
+        places = np.stack([placement.centred(face) for face in faces.values()])
         for take in _takes(frames, cuts):
-            places[take] = crop.steadied(frames[take], places[take])
-    left, right, top, bottom = (side * factor for side in crop.fitted(places, window, aspect, padding))
+            places[take] = placement.steadied(frames[take], places[take])
+    left, right, top, bottom = (side * factor for side in placement.fitted(places, window, aspect, padding))
     places[:, 2] -= math.log(factor)
-    placements = tuple(crop.place(at, aspect, (left, right, top, bottom)) for at in places)
+    placements = tuple(placement.place(at, aspect, (left, right, top, bottom)) for at in places)
     _check(placements[0], framing)
     return placements
 
@@ -73,10 +74,10 @@ def place_shot(
 def place_alone(face: FaceFrame, framing: Framing) -> Placement:
     """The crop of a face of which no shot is known; `full` is taken as if the plate ended with the padding."""
     factor = (framing.size if framing.mode != "full" else float(TARGET_EYE_DISTANCE)) / TARGET_EYE_DISTANCE
-    at = crop.centred(face)
+    at = placement.centred(face)
     at[2] -= math.log(factor)
     left, right, top, bottom = (side * factor for side in framing.padding)
-    return crop.place(at, face.pixel_aspect, (left, right, top, bottom))
+    return placement.place(at, face.pixel_aspect, (left, right, top, bottom))
 
 
 def network_picture(picture: Tensor, region: Window, place: Placement) -> Tensor:

@@ -19,19 +19,19 @@ from torch import Tensor
 from host_bridge.curves import Value
 from host_bridge.effects import EffectDescriptor, EffectValues
 from host_bridge.errors import EffectError
+from inference_server.effects import placement
 from inference_server.effects.base import NO_DATA, EffectOutput, FaceInput, Resources, ShotData, ShotView
 from inference_server.effects.crops import bounds, check_input
 from inference_server.effects.displacement import smoothstep
 from inference_server.effects.library import Library
 from inference_server.effects.matte import parse_regions, region_matte, shape_matte
 from inference_server.effects.mesh import pose_of
+from inference_server.effects.placement import Placement
 from inference_server.effects.two_stage.crop import Framing, network_picture, place_alone, place_shot, plate_picture
 from inference_server.effects.two_stage.descriptor import TRAINED, WHOLE_CROP, WHOLE_PLATE, described
 from inference_server.effects.two_stage.memory import check_memory
 from inference_server.effects.two_stage.networks import Networks
 from inference_server.effects.two_stage.variants import Offered, Variant
-from inference_server.effects.vtoonify import crop
-from inference_server.effects.vtoonify.crop import Placement, padding_of
 from inference_server.faces.types import FaceFrame
 from inference_server.networks.two_stage import Memory
 from inference_server.plates.types import Window
@@ -91,12 +91,12 @@ class TwoStageEffect:
             return
         at = shot.values.at(0)
         faces = {frame: shot.face(frame) for frame in shot.frames}
-        good, _ = crop.first_good(list(faces.values()), shot.window)
+        good, _ = placement.first_good(list(faces.values()), shot.window)
         seen = next(iter(shot.inputs((good.frame,), lambda face: _EVERYWHERE))).region
         yield Tick()
         framing = self._framing(self._checked(at), at)
         try:
-            placements = place_shot(faces, crop.joined(shot.window, seen), framing, shot.cuts)
+            placements = place_shot(faces, placement.joined(shot.window, seen), framing, shot.cuts)
         except ValueError as error:
             raise EffectError(
                 "effect.parameter",
@@ -104,7 +104,7 @@ class TwoStageEffect:
                 value=framing.mode,
                 remedy="Choose a smaller face size, longer side or padding.",
             ) from error
-        for name, array in crop.stored(list(faces), placements).items():
+        for name, array in placement.stored(list(faces), placements).items():
             shot.put(name, array)
 
     def plan(self, values: EffectValues, shots: Mapping[int, ShotData]) -> Mapping[str, Any]:
@@ -195,10 +195,10 @@ class TwoStageEffect:
         if mode == TRAINED:
             return Framing(variant.spec.crop, variant.spec.size, variant.spec.padding)
         size = _number(values, "long_side" if mode == WHOLE_PLATE else "face_size")
-        return Framing(mode, size, padding_of(values))
+        return Framing(mode, size, placement.padding_of(values))
 
     def _placement(self, face: FaceFrame, values: Mapping[str, Value], shot: ShotData) -> Placement:
-        known = crop.placement_at(shot, face.frame)
+        known = placement.placement_at(shot, face.frame)
         return known if known is not None else place_alone(face, self._framing(self._checked(values), values))
 
     def _style(self, variant: Variant, values: Mapping[str, Value]) -> Tensor | None:

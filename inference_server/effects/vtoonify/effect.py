@@ -21,18 +21,19 @@ from torch import Tensor
 from host_bridge.curves import Value
 from host_bridge.effects import EffectDescriptor, EffectValues
 from host_bridge.errors import EffectError, unknown_name
+from inference_server.effects import placement
 from inference_server.effects.base import NO_DATA, EffectOutput, FaceInput, Resources, ShotData, ShotView
 from inference_server.effects.crops import bounds, check_input
 from inference_server.effects.displacement import smoothstep
 from inference_server.effects.library import Library
 from inference_server.effects.matte import parse_regions, region_matte, shape_matte
 from inference_server.effects.mesh import pose_of
+from inference_server.effects.placement import Padding, Placement
+from inference_server.effects.resample import separable
 from inference_server.effects.vtoonify import codes, crop, parsing
-from inference_server.effects.vtoonify.crop import Padding
 from inference_server.effects.vtoonify.descriptor import DIS, WHOLE_CROP, described
 from inference_server.effects.vtoonify.memory import check_memory
 from inference_server.effects.vtoonify.networks import Networks, Stylist, exact
-from inference_server.effects.vtoonify.resample import separable
 from inference_server.effects.vtoonify.smoothing import Entry, LogitSmoother, dis_flow, raft_flow
 from inference_server.effects.vtoonify.variants import ENCODER, Imported, Variant
 from inference_server.faces.align import landmarks68
@@ -66,7 +67,7 @@ class _Learning:
         at = values.at(0)
         return cls(
             str(at["crop"]),
-            crop.padding_of(at),
+            placement.padding_of(at),
             bool(at["parsing_smoothing"]),
             int(float(str(at["parsing_window"]))),
             str(at["flow"]),
@@ -127,7 +128,7 @@ class VToonifyEffect:
         if not shot.frames:
             return
         faces = {frame: shot.face(frame) for frame in shot.frames}
-        good, is_good = crop.first_good(list(faces.values()), shot.window)
+        good, is_good = placement.first_good(list(faces.values()), shot.window)
         if not is_good and len(faces) > 1:
             yield Warned(
                 "face.no_good_frame",
@@ -135,7 +136,7 @@ class VToonifyEffect:
                 good.frame,
             )
         whole = next(iter(shot.inputs((good.frame,), lambda face: _EVERYWHERE)))
-        window = shot.window if learning.crop == "published" else crop.joined(shot.window, whole.region)
+        window = shot.window if learning.crop == "published" else placement.joined(shot.window, whole.region)
         placements = crop.plan_shot(faces, good, window, learning.crop, learning.padding)
         for name, array in crop.stored(list(faces), placements).items():
             shot.put(name, array)
@@ -255,18 +256,18 @@ class VToonifyEffect:
                 ids.append(learning.flow)
         return [found.models[i] for i in ids if i in found.models]
 
-    def _placement(self, face: FaceFrame, values: Mapping[str, Value], shot: ShotData) -> crop.Placement:
+    def _placement(self, face: FaceFrame, values: Mapping[str, Value], shot: ShotData) -> Placement:
         known = crop.placement_at(shot, face.frame)
         if known is not None:
             return known
-        return crop.place(crop.centred(face), face.pixel_aspect, crop.padding_of(values))
+        return placement.place(placement.centred(face), face.pixel_aspect, placement.padding_of(values))
 
-    def _crop(self, picture: Tensor, region: Window, place: crop.Placement) -> Tensor:
+    def _crop(self, picture: Tensor, region: Window, place: Placement) -> Tensor:
         """The crop [1, 3, H, W] in [-1, 1] of a picture of `region`."""
         cut = separable(picture.to(self._device, torch.float32), *place.sampling(region))
         return cut.clamp(0, 1)[None] * 2 - 1
 
-    def _logits(self, found: Imported, face: FaceInput, frame: Tensor, place: crop.Placement, count: int) -> Tensor:
+    def _logits(self, found: Imported, face: FaceInput, frame: Tensor, place: Placement, count: int) -> Tensor:
         """The parsing maps [1, count, H, W] (or twice that size) beside a crop."""
         if found.parser is None:
             sampling = place.sampling(face.region)
@@ -329,12 +330,12 @@ class VToonifyEffect:
             )
 
     def _content_code(
-        self, found: Imported, whole: FaceInput, place: crop.Placement, learning: _Learning
+        self, found: Imported, whole: FaceInput, place: Placement, learning: _Learning
     ) -> NDArray[np.float32]:
         """Z+ [1, L, D] of the face in its best frame, read from a crop of the network's scale."""
         published = learning.crop == "published"
         if not published:
-            place = crop.place(crop.centred(whole.face), whole.face.pixel_aspect, _CODE_PADDING)
+            place = placement.place(placement.centred(whole.face), whole.face.pixel_aspect, _CODE_PADDING)
         frame = self._crop(whole.picture, whole.region, place)
         picture = ((frame[0].permute(1, 2, 0) + 1) * 127.5).cpu().numpy()
         points = place.to_crop(landmarks68(whole.face.landmarks))
@@ -350,7 +351,7 @@ class VToonifyEffect:
         side = min(picture.shape[:2])
         size, scale = encoder.image_size, side / encoder.image_size
         middle = ((picture.shape[1] - side) / 2, (picture.shape[0] - side) / 2)
-        place = crop.Placement(1 / scale, -middle[0] / scale, 1 / scale, -middle[1] / scale, size, size)
+        place = Placement(1 / scale, -middle[0] / scale, 1 / scale, -middle[1] / scale, size, size)
         frame = self._crop(style, Window(0, 0, picture.shape[1], picture.shape[0]), place)
         with exact():
             return codes.face_code(encoder, average, frame).cpu().numpy(), False
@@ -362,7 +363,7 @@ class VToonifyEffect:
             return codes.face_code(encoder, average, aligned).cpu().numpy()
 
     def _smooth(
-        self, shot: ShotView, found: Imported, placements: Mapping[int, crop.Placement], learning: _Learning
+        self, shot: ShotView, found: Imported, placements: Mapping[int, Placement], learning: _Learning
     ) -> Generator[RunEvent, None, None]:
         """Every frame's parsing maps, smoothed along the motion."""
         assert found.parser is not None
@@ -388,7 +389,7 @@ class VToonifyEffect:
                 yield Tick()
         self._networks.release("flow")
 
-    def _matte(self, face: FaceInput, place: crop.Placement) -> Tensor:
+    def _matte(self, face: FaceInput, place: Placement) -> Tensor:
         """What is composited, [h, w]: the named regions or the whole crop, 0 at the crop's edge within the plate."""
         regions = str(face.values["regions"]).strip()
         feather = _number(face.values, "matte_feather")

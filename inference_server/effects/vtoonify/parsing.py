@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference_server.effects.base import Arrays
-from inference_server.effects.vtoonify.crop import Placement
+from inference_server.effects.placement import Placement
 from inference_server.faces.types import FaceFrame
 from inference_server.networks.bisenet import CLASSES, BiSeNet
 from inference_server.networks.vtoonify import parser_input

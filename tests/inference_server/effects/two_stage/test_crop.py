@@ -8,7 +8,7 @@ import torch
 
 from inference_server.effects.two_stage.crop import Framing, network_picture, place_alone, place_shot, plate_picture
 from inference_server.plates.types import Window
-from tests.inference_server.effects.vtoonify.test_crop import head, smooth_picture
+from tests.inference_server.effects.test_placement import head, smooth_picture
 
 PLATE = Window(0, 0, 640, 360)
 

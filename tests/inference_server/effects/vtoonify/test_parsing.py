@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference_server.effects.vtoonify import crop, parsing
-from inference_server.effects.vtoonify.resample import separable
+from inference_server.effects import placement
+from inference_server.effects.resample import separable
+from inference_server.effects.vtoonify import parsing
 from inference_server.effects.vtoonify.smoothing import Entry, LogitSmoother, dis_flow, raft_flow
 from inference_server.faces.mattes import region_mattes
 from inference_server.networks.bisenet import CLASSES
@@ -25,7 +26,7 @@ def test_mattes_become_the_classes_they_show(portrait: Portrait) -> None:
     """Eyes, brows, lips, nose, skin and hair lie where the mesh has them, left and right as the parser has them."""
     h, w = portrait.picture.shape[:2]
     face = portrait.face
-    place = crop.place(crop.centred(face), 1.0, (150.0, 150.0, 150.0, 150.0))
+    place = placement.place(placement.centred(face), 1.0, (150.0, 150.0, 150.0, 150.0))
     region = place.window.intersect(Window(0, 0, w, h))
     mattes = {n: torch.from_numpy(m) for n, m in region_mattes(face, region, NAMES).items()}
     cut = separable(torch.stack(list(mattes.values())), *place.sampling(region))

@@ -11,11 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference_server.faces.align import BLUR_KERNEL
-
 Matrix = NDArray[np.float32]  # [outputs, inputs]
 Taps = tuple[NDArray[np.int64], NDArray[np.float64]]  # [outputs, K] indices and weights
-_ANCHOR = 2  # OpenCV's, of a kernel of four
 
 
 def separable(picture: Tensor, rows: Matrix, columns: Matrix) -> Tensor:
@@ -44,16 +41,6 @@ def linear(at: NDArray[np.float64], size: int) -> Taps:
     part = at - 0.5 - low
     index = np.clip(np.stack([low, low + 1], axis=1).astype(np.int64), 0, size - 1)
     return index, np.stack([1 - part, part], axis=1)
-
-
-def blurred(taps: Taps, size: int, passes: int) -> Taps:
-    """The same taps on a picture of `size` inputs that went through the published blur so often."""
-    index, weights = taps
-    for _ in range(passes):
-        spread = index[..., None] + (np.arange(len(BLUR_KERNEL)) - _ANCHOR)
-        index = mirrored(spread, size, 1).reshape(len(index), -1)
-        weights = (weights[..., None] * np.array(BLUR_KERNEL)).reshape(len(weights), -1)
-    return index, weights
 
 
 def mirrored(index: NDArray[np.int64], size: int, skip: int = 0) -> NDArray[np.int64]:
