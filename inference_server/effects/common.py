@@ -7,6 +7,9 @@ which need the plate. No torch here: the gateway reads descriptors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from host_bridge.effects import Param
 from host_bridge.jobspec import MATTE_NAMES
 
@@ -15,6 +18,10 @@ REGIONS = tuple(name for name in MATTE_NAMES if name not in ("face", "composite"
 
 EYE_FRAME = 64.0
 """Padding, grow and feather are given in pixels of a frame in which the eyes are this far apart."""
+
+NONE = "none"
+"""Stands in a list of choices that would be empty."""
+PRECISIONS = ("fp32", "fp16", "bf16")
 
 CROP: tuple[Param, ...] = (
     Param("crop", "group", "Crop", hint="How much of the plate around the face is looked at"),
@@ -37,8 +44,30 @@ CROP: tuple[Param, ...] = (
 )
 
 
-def matte_params(regions: str, grow: float) -> tuple[Param, ...]:
-    """Parameters of an effect whose matte is made of face regions; `regions` and `grow` are defaults."""
+def choices_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Names as choices, or as the values for which a control acts; never empty, which would mean all."""
+    return tuple(names) or (NONE,)
+
+
+def precision_param(hint: str, parent: str = "") -> Param:
+    """In what an effect's networks compute."""
+    return Param("precision", "choice", "Precision", "fp32", hint, choices=PRECISIONS, animates=False, parent=parent)
+
+
+def framing_sides(depends: str = "", acts_for: tuple[str, ...] = ()) -> tuple[Param, ...]:
+    """The four paddings where they are learned with the shot: constant, in the group `framing`."""
+    return tuple(
+        replace(p, parent="framing", animates=False, depends=depends, acts_for=acts_for)
+        for p in CROP
+        if p.type == "double"
+    )
+
+
+def matte_params(regions: str, grow: float, feather: float = 3.0, more: str = "") -> tuple[Param, ...]:
+    """Parameters of an effect whose matte is made of face regions; `regions`, `grow` and `feather` are defaults.
+
+    `more` is what the effect has to add to the hint of `regions`.
+    """
     return (
         Param("matte", "group", "Matte"),
         Param(
@@ -48,7 +77,8 @@ def matte_params(regions: str, grow: float) -> tuple[Param, ...]:
             regions,
             "Comma-separated regions that are changed: head (everything), face, "
             + ", ".join(REGIONS)
-            + ". A leading minus takes a region away, as in head,-neck.",
+            + ". A leading minus takes a region away, as in head,-neck."
+            + (f" {more}" if more else ""),
             animates=False,
             parent="matte",
         ),
@@ -68,7 +98,7 @@ def matte_params(regions: str, grow: float) -> tuple[Param, ...]:
             "matte_feather",
             "double",
             "Feather",
-            3.0,
+            feather,
             "Width over which the matte's edge is softened, in pixels of a frame in which the eyes are 64 px apart.",
             0.0,
             60.0,

@@ -1,14 +1,37 @@
-"""What an effect makes of the imported models, made again when a model folder has changed."""
+"""What an effect makes of the imported models, made again when a model folder has changed, and models they share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from inference_server.models.store import ModelStore
+from host_bridge.errors import EffectError
+from inference_server.models.store import ModelStore, StoredModel
 
 T = TypeVar("T")
+_PARSERS = ("bisenet-faceparsing", "bisenet-79999")  # files of the same face parser; the first is preferred
+
+
+def face_parser(models: Mapping[str, StoredModel]) -> StoredModel | None:
+    """The face parser among the imported models, if there is one."""
+    return next((models[i] for i in _PARSERS if i in models), None)
+
+
+def needed_model(models: Mapping[str, StoredModel], model_id: str, why: str, source: str) -> StoredModel:
+    """The imported model of that id. EffectError `effect.needs_model` where there is none.
+
+    why     what needs it, the beginning of the message
+    source  how it is got, the beginning of the remedy
+    """
+    if model_id in models:
+        return models[model_id]
+    raise EffectError(
+        "effect.needs_model",
+        f"{why} needs the model {model_id!r}, which is not imported",
+        value=model_id,
+        remedy=f"{source}; a file you have already: `faceplate models import FILE --id {model_id}`.",
+    )
 
 
 class Library(Generic[T]):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from host_bridge.effects import EffectDescriptor, Param
-from inference_server.effects.common import composite_params, matte_params
-from inference_server.effects.style_portrait.imported import NONE, GeneratorModel, Imported, fitting
+from inference_server.effects.common import choices_of, composite_params, matte_params, precision_param
+from inference_server.effects.style_portrait.imported import Imported, fitting
 from inference_server.models.store import ModelStore
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ IDENTIFIER = "style_portrait"
 VERSION = "1.0"
 ADAPT, EXPRESSION = "adapt", "expression"
 """The long steps, in their order."""
-PRECISIONS = ("fp32", "fp16", "bf16")
 DRAWN, WARPED = "drawn", "warped"
 SMOOTHINGS = ("off", "light")
 NEEDED = ("stylegan2-ffhq", "e4e-ffhq")
@@ -44,7 +42,7 @@ def described(imported: Imported, edits: tuple[Offered, ...]) -> EffectDescripto
             *_models(imported),
             *_adaptation(),
             *_performance(imported.landmarks),
-            *_matte(),
+            *matte_params("face", 4.0, 6.0, "Those of the plate and of the edited face together."),
             *composite_params("delta", True),
         ),
         edits=tuple(one.param() for one in edits),
@@ -56,14 +54,9 @@ def described(imported: Imported, edits: tuple[Offered, ...]) -> EffectDescripto
     )
 
 
-def _only(generators: list[GeneratorModel]) -> tuple[str, ...]:
-    """Values of `model` for which a control acts; never empty, which would mean all."""
-    return tuple(g.id for g in generators) or (NONE,)
-
-
 def _models(imported: Imported) -> tuple[Param, ...]:
     generators, encoders = list(imported.generators.values()), list(imported.encoders.values())
-    ids, readers = _only(generators), tuple(e.id for e in encoders) or (NONE,)
+    ids, readers = choices_of(g.id for g in generators), choices_of(e.id for e in encoders)
     titles = "; ".join(f"{g.id}: {g.model.card.title}" for g in generators)
     return (
         Param(
@@ -105,7 +98,7 @@ def _models(imported: Imported) -> tuple[Param, ...]:
             choices=(DRAWN, WARPED),
             animates=False,
             depends="model",
-            acts_for=_only([g for g in generators if g.turns]),
+            acts_for=choices_of(g.id for g in generators if g.turns),
         ),
         Param(
             "code_smoothing",
@@ -117,15 +110,7 @@ def _models(imported: Imported) -> tuple[Param, ...]:
             choices=SMOOTHINGS,
             animates=False,
         ),
-        Param(
-            "precision",
-            "choice",
-            "Precision",
-            "fp32",
-            "Of the encoder, and of StyleGAN3's fine layers. fp16 and bf16 act on GPUs only.",
-            choices=PRECISIONS,
-            animates=False,
-        ),
+        precision_param("Of the encoder, and of StyleGAN3's fine layers. fp16 and bf16 act on GPUs only."),
     )
 
 
@@ -204,7 +189,7 @@ def _adaptation() -> tuple[Param, ...]:
 
 
 def _performance(landmarks: tuple[str, ...]) -> tuple[Param, ...]:
-    networks = landmarks or (NONE,)
+    networks = choices_of(landmarks)
     return (
         Param("performance", "group", "Performance", hint="Lips that say what the actor says: `faceplate adapt`"),
         Param(
@@ -276,14 +261,3 @@ def _performance(landmarks: tuple[str, ...]) -> tuple[Param, ...]:
             parent="performance",
         ),
     )
-
-
-def _matte() -> tuple[Param, ...]:
-    out = []
-    for param in matte_params("face", 4.0):
-        if param.name == "regions":
-            param = replace(param, hint=f"{param.hint} Those of the plate and of the edited face together.")
-        elif param.name == "matte_feather":
-            param = replace(param, default=6.0)
-        out.append(param)
-    return tuple(out)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from host_bridge.errors import EffectError
-from inference_server.effects.vtoonify.variants import PARSERS
+from inference_server.effects.common import NONE
+from inference_server.effects.library import face_parser, needed_model
 from inference_server.models.store import ModelStore, StoredModel
 
-NONE = "none"
-"""Stands in a list of choices that would be empty."""
 STYLEGAN2, STYLEGAN3_R, STYLEGAN3_T = "stylegan2", "stylegan3-r", "stylegan3-t"
 LPIPS = ("lpips-alex", "torchvision-alexnet")
 """The perceptual distance of adaptation and expression: its linear weights and its trunk."""
@@ -100,7 +99,7 @@ class Imported:
     @property
     def parser(self) -> StoredModel | None:
         """The face parser, if there is one."""
-        return next((self.models[i] for i in PARSERS if i in self.models), None)
+        return face_parser(self.models)
 
     def generator(self, model_id: str) -> GeneratorModel:
         """EffectError `effect.needs_model` for an id that is no imported generator."""
@@ -140,15 +139,7 @@ class Imported:
 
     def needed(self, model_id: str, why: str) -> StoredModel:
         """EffectError `effect.needs_model` that says how to get it where it is not imported."""
-        if model_id in self.models:
-            return self.models[model_id]
-        raise EffectError(
-            "effect.needs_model",
-            f"{why} needs the model {model_id!r}, which is not imported",
-            value=model_id,
-            remedy=f"`faceplate models show {model_id}` says where from; a file you have already: "
-            f"`faceplate models import FILE --id {model_id}`.",
-        )
+        return needed_model(self.models, model_id, why, f"`faceplate models show {model_id}` says where from")
 
 
 def fitting(encoders: Iterable[EncoderModel], generator: GeneratorModel) -> tuple[str, ...]:

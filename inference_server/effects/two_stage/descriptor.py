@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-
 from host_bridge.effects import EffectDescriptor, Param
-from inference_server.effects.common import CROP, composite_params, matte_params
-from inference_server.effects.two_stage.variants import NONE, Offered, Variant
+from inference_server.effects.common import choices_of, composite_params, framing_sides, matte_params, precision_param
+from inference_server.effects.two_stage.variants import Offered, Variant
 from inference_server.models.store import ModelStore
 
 TWO_STAGE, KEYFRAME = "two_stage", "keyframe"
@@ -19,7 +16,6 @@ WHOLE_CROP = "crop"
 """What `regions` may say besides the names of regions."""
 FOLLOWING = ("follow", "fixed")
 WHOLE_PLATE = "full"
-PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def describe_two_stage(store: ModelStore) -> EffectDescriptor:
@@ -45,18 +41,17 @@ def described(offered: Offered) -> EffectDescriptor:
         else "Draws the head in a style that a network has learned, steady over the shot by a second one.",
         params=(
             *_style(list(offered.variants.values()), own),
-            *_matte(),
+            *matte_params(
+                TRAINED,
+                0.0,  # more would show a pale rim of what was drawn around the head
+                8.0,
+                f"{WHOLE_CROP} is the whole crop with a soft edge; {TRAINED} is what the model was trained to draw.",
+            ),
             *_crop(),
             Param("network", "group", "Network"),
-            Param(
-                "precision",
-                "choice",
-                "Precision",
-                "fp32",
+            precision_param(
                 "Of the networks' convolutions. fp16 and bf16 are for GPUs: half the memory, a fraction of the time.",
-                choices=PRECISIONS,
-                animates=False,
-                parent="network",
+                "network",
             ),
             *composite_params("replace", True),
         ),
@@ -69,15 +64,10 @@ def described(offered: Offered) -> EffectDescriptor:
     )
 
 
-def _only(variants: Iterable[Variant]) -> tuple[str, ...]:
-    """Values of `model` for which a control acts; never empty, which would mean all."""
-    return tuple(v.id for v in variants) or (NONE,)
-
-
 def _style(variants: list[Variant], keyframe: bool) -> tuple[Param, ...]:
-    ids = tuple(v.id for v in variants) or (NONE,)
-    styles = tuple(dict.fromkeys(name for v in variants for name in v.styles)) or (NONE,)
-    several = _only(v for v in variants if len(v.styles) > 1)
+    ids = choices_of(v.id for v in variants)
+    styles = choices_of(dict.fromkeys(name for v in variants for name in v.styles))
+    several = choices_of(v.id for v in variants if len(v.styles) > 1)
     titles = "; ".join(f"{v.id}: {v.model.card.title}" for v in variants)
     source = (
         "`faceplate train keyframe`" if keyframe else "`faceplate train two_stage` or `faceplate models import FILE`"
@@ -143,7 +133,7 @@ def _style(variants: list[Variant], keyframe: bool) -> tuple[Param, ...]:
             "frame is drawn alone.",
             animates=False,
             depends="model",
-            acts_for=_only(v for v in variants if v.refiner),
+            acts_for=choices_of(v.id for v in variants if v.refiner),
         ),
         Param(
             "background",
@@ -160,27 +150,7 @@ def _style(variants: list[Variant], keyframe: bool) -> tuple[Param, ...]:
     )
 
 
-def _matte() -> tuple[Param, ...]:
-    out = []
-    for param in matte_params(TRAINED, 0.0):  # more would show a pale rim of what was drawn around the head
-        if param.name == "regions":
-            param = replace(
-                param,
-                hint=f"{param.hint} {WHOLE_CROP} is the whole crop with a soft edge; {TRAINED} is what the model was "
-                "trained to draw.",
-            )
-        elif param.name == "matte_feather":
-            param = replace(param, default=8.0)
-        out.append(param)
-    return tuple(out)
-
-
 def _crop() -> tuple[Param, ...]:
-    sides = (
-        replace(p, parent="framing", animates=False, depends="crop", acts_for=FOLLOWING)
-        for p in CROP
-        if p.type == "double"
-    )
     return (
         Param("framing", "group", "Crop", hint="What of the plate the network sees, and how large"),
         Param(
@@ -225,5 +195,5 @@ def _crop() -> tuple[Param, ...]:
             depends="crop",
             acts_for=(WHOLE_PLATE,),
         ),
-        *sides,
+        *framing_sides("crop", FOLLOWING),
     )

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from host_bridge.errors import EffectError
+from inference_server.effects.common import NONE
 from inference_server.models.cards import Card, TwoStageSpec
 from inference_server.models.store import ModelStore, StoredModel
 
 TRANSLATOR, REFINER = "two-stage-translator", "two-stage-refiner"
-NONE = "none"
-"""Stands in a list of choices that would be empty."""
 
 
 @dataclass(frozen=True)

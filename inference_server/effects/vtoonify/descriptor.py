@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-
 from host_bridge.effects import Clip, EffectDescriptor, Param
-from inference_server.effects.common import CROP, composite_params, matte_params
-from inference_server.effects.vtoonify.variants import ENCODER, NONE, Imported, Variant
+from inference_server.effects.common import choices_of, composite_params, framing_sides, matte_params, precision_param
+from inference_server.effects.vtoonify.variants import ENCODER, Imported, Variant
 from inference_server.models.store import ModelStore
 
 IDENTIFIER = "vtoonify"
 VERSION = "1.0"
 DIS = "dis"
-PRECISIONS = ("fp32", "fp16", "bf16")
 CROP_MODES = ("follow", "fixed", "published")
 WHOLE_CROP = "crop"
 """What `regions` may say besides the names of regions."""
@@ -41,7 +37,7 @@ def described(imported: Imported) -> EffectDescriptor:
         ),
         params=(
             *_style_params(variants),
-            *_matte(),
+            *matte_params("head", 4.0, 8.0, f"{WHOLE_CROP} is the whole crop with a soft edge."),
             *_crop(),
             *_network(imported.flows),
             *composite_params("replace", True),
@@ -54,14 +50,9 @@ def described(imported: Imported) -> EffectDescriptor:
     )
 
 
-def _only(variants: Iterable[Variant]) -> tuple[str, ...]:
-    """Values of `model` for which a control acts; never empty, which would mean all."""
-    return tuple(v.id for v in variants) or (NONE,)
-
-
 def _style_params(variants: list[Variant]) -> tuple[Param, ...]:
-    ids = tuple(v.id for v in variants) or (NONE,)
-    styles = tuple(dict.fromkeys(name for v in variants for name in v.styles)) or (NONE,)
+    ids = choices_of(v.id for v in variants)
+    styles = choices_of(dict.fromkeys(name for v in variants for name in v.styles))
     titles = "; ".join(f"{v.id}: {v.model.card.title}" for v in variants)
     return (
         Param(
@@ -85,7 +76,7 @@ def _style_params(variants: list[Variant]) -> tuple[Param, ...]:
             animates=False,
             depends="model",
             choices_for=tuple((v.id, v.styles) for v in variants),
-            acts_for=_only(v for v in variants if v.dual),
+            acts_for=choices_of(v.id for v in variants if v.dual),
         ),
         Param(
             "degree",
@@ -99,7 +90,7 @@ def _style_params(variants: list[Variant]) -> tuple[Param, ...]:
             0.0,
             1.0,
             depends="model",
-            acts_for=_only(v for v in variants if v.any_degree),
+            acts_for=choices_of(v.id for v in variants if v.any_degree),
         ),
         Param(
             "color_transfer",
@@ -109,7 +100,7 @@ def _style_params(variants: list[Variant]) -> tuple[Param, ...]:
             "Whether the style's colours are taken, for networks that can; all others keep the plate's.",
             animates=False,
             depends="model",
-            acts_for=_only(v for v in variants if v.color_transfer),
+            acts_for=choices_of(v.id for v in variants if v.color_transfer),
         ),
         Param(
             "color",
@@ -122,24 +113,12 @@ def _style_params(variants: list[Variant]) -> tuple[Param, ...]:
             0.0,
             1.0,
             depends="model",
-            acts_for=_only(v for v in variants if v.color_transfer),
+            acts_for=choices_of(v.id for v in variants if v.color_transfer),
         ),
     )
 
 
-def _matte() -> tuple[Param, ...]:
-    out = []
-    for param in matte_params("head", 4.0):
-        if param.name == "regions":
-            param = replace(param, hint=f"{param.hint} {WHOLE_CROP} is the whole crop with a soft edge.")
-        elif param.name == "matte_feather":
-            param = replace(param, default=8.0)
-        out.append(param)
-    return tuple(out)
-
-
 def _crop() -> tuple[Param, ...]:
-    sides = (replace(p, parent="framing", animates=False) for p in CROP if p.type == "double")
     return (
         Param("framing", "group", "Crop", hint="How much of the plate around the face the network sees"),
         Param(
@@ -153,7 +132,7 @@ def _crop() -> tuple[Param, ...]:
             animates=False,
             parent="framing",
         ),
-        *sides,
+        *framing_sides(),
     )
 
 
@@ -193,14 +172,8 @@ def _network(flows: tuple[str, ...]) -> tuple[Param, ...]:
             animates=False,
             parent="network",
         ),
-        Param(
-            "precision",
-            "choice",
-            "Precision",
-            "fp32",
+        precision_param(
             "Of the network's convolutions. fp16 and bf16 are for GPUs: half the memory and a fraction of the time.",
-            choices=PRECISIONS,
-            animates=False,
-            parent="network",
+            "network",
         ),
     )

@@ -14,15 +14,13 @@ from functools import cached_property
 from pathlib import Path
 
 from host_bridge.errors import EffectError
+from inference_server.effects.common import NONE
+from inference_server.effects.library import face_parser, needed_model
 from inference_server.models.cards import Card, VToonifySpec, official_cards
 from inference_server.models.store import ModelStore, StoredModel
 
 ENCODER = "vtoonify-encoder"
-PARSERS = ("bisenet-faceparsing", "bisenet-79999")
-"""Files of the same face parser; the first that is imported is used."""
 CODES = "vtoonify-codes-"
-NONE = "none"
-"""Stands in a list of choices that would be empty."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Imported:
     @property
     def parser(self) -> StoredModel | None:
         """The face parser, if there is one."""
-        return next((self.models[i] for i in PARSERS if i in self.models), None)
+        return face_parser(self.models)
 
     def variant(self, model_id: str) -> Variant:
         """EffectError `effect.needs_model` for an id that is no imported VToonify."""
@@ -107,15 +105,7 @@ class Imported:
 
     def needed(self, model_id: str, why: str) -> StoredModel:
         """EffectError `effect.needs_model` that says how to get it where it is not imported."""
-        if model_id in self.models:
-            return self.models[model_id]
-        raise EffectError(
-            "effect.needs_model",
-            f"{why} needs the model {model_id!r}, which is not imported",
-            value=model_id,
-            remedy=f"Get it: `faceplate models pull {model_id}`; a file you have already: "
-            f"`faceplate models import FILE --id {model_id}`.",
-        )
+        return needed_model(self.models, model_id, why, f"Get it: `faceplate models pull {model_id}`")
 
     def _variant(self, model: StoredModel, backbone: str) -> Variant:
         if backbone != "dualstylegan":
