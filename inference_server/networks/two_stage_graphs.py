@@ -13,30 +13,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from inference_server.networks.cuda_graphs import cuda_capture
 from inference_server.networks.two_stage import Memory, step
 
 Work: TypeAlias = Callable[[], tuple[Tensor, ...]]  # computes from fixed inputs into results
 Capture: TypeAlias = Callable[[Work], Work]
 Key: TypeAlias = tuple[tuple[int, ...], bool, bool]
-
-
-def cuda_capture(work: Work) -> Work:
-    """Records `work` and returns its replay, which overwrites and returns the same tensors."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # libraries choose their kernels and workspaces now, not while recording
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = work()
-
-    def replay() -> tuple[Tensor, ...]:
-        graph.replay()
-        return result
-
-    return replay
 
 
 @dataclass(frozen=True)

@@ -13,30 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inference_server.networks.cuda_graphs import cuda_capture
 from inference_server.networks.vtoonify_baked import BakedVToonify
 
 Work = Callable[[], Tensor]  # computes from fixed inputs into a result
 Capture = Callable[[Work], Work]
 Key = tuple[tuple[int, ...], bool]
-
-
-def cuda_capture(work: Work) -> Work:
-    """Records `work` and returns its replay, which overwrites and returns one and the same tensor."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # libraries choose their kernels and workspaces now, not while recording
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = work()
-
-    def replay() -> Tensor:
-        graph.replay()
-        return result
-
-    return replay
 
 
 @dataclass(frozen=True)
