@@ -1,25 +1,34 @@
-"""How fast this machine convolves: the yardstick of every other bench.
+"""What benches share: the yardstick, clocks, memory, a process of one's own, and how they are asked and answer.
 
 Seconds on one machine say nothing about another. What a network achieves is therefore reported as a share of the
-rate of plain 3x3 convolutions, measured in the same run, with the same threads, device and precision.
+rate of plain 3x3 convolutions, measured in the same run, with the same threads, device and precision. Two orders of
+the same computation take turns in one run, and each has its peak of memory in a process that does nothing else.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
+import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import torch
 from torch import nn
 
 from host_bridge.errors import RequestError
+
+K = TypeVar("K")
+T = TypeVar("T")
+M = TypeVar("M", bound="Compared")
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
@@ -28,6 +37,19 @@ DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16,
 # Channels and sides of maps such as generators and encoders have: deep and small to shallow and large.
 SHAPES = ((512, 32), (512, 64), (256, 128), (128, 256), (64, 512))
 QUICK_SHAPES = ((256, 32), (128, 64), (64, 128))
+
+
+class Compared(Protocol):
+    """What the measurements of two orders have in common; the order "plain" is measured before the other."""
+
+    @property
+    def order(self) -> str: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def difference(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +82,14 @@ class Machine:
     def rate(self) -> float:
         """The highest of the convolutions' rates: what this machine is capable of."""
         return max(c.rate for c in self.convolutions)
+
+    def to_floor(self, seconds: float, multiply_adds: int) -> float:
+        """How many times the floor a computation takes: 1 is all multiply-adds at the machine's convolution rate."""
+        return seconds * self.rate / multiply_adds
+
+    def document(self) -> dict[str, Any]:
+        """For programs."""
+        return {**asdict(self), "rate": self.rate}
 
     def lines(self) -> list[str]:
         """For people."""
@@ -97,16 +127,18 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """Result and wall-clock seconds of a call, with all that it left for the device to do."""
+    synchronise(device)
+    started = time.perf_counter()
+    result = work()
+    synchronise(device)
+    return result, time.perf_counter() - started
+
+
 def median_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
     """Median wall-clock seconds of `repeats` calls. The caller has warmed up."""
-    seconds = []
-    for _ in range(repeats):
-        synchronise(device)
-        started = time.perf_counter()
-        work()
-        synchronise(device)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return statistics.median(timed(work, device)[1] for _ in range(repeats))
 
 
 def measure_machine(device: torch.device, precision: Precision, repeats: int = 5, quick: bool = False) -> Machine:
@@ -131,6 +163,29 @@ def measure_machine(device: torch.device, precision: Precision, repeats: int = 5
     )
 
 
+def faster(a: Machine, b: Machine) -> Machine:
+    """The same machine with the better time of every convolution."""
+    best = tuple(min(pair, key=lambda c: c.seconds) for pair in zip(a.convolutions, b.convolutions, strict=True))
+    return replace(a, convolutions=best)
+
+
+def take_turns(
+    runs: Mapping[K, Callable[[], object]],
+    device: torch.device,
+    precision: Precision,
+    repeats: int,
+    quick: bool,
+    machine: Machine,
+) -> tuple[dict[K, float], Machine]:
+    """Best seconds of each of the runs, in turn and with the machine's convolutions; and the machine with those."""
+    seconds = dict.fromkeys(runs, float("inf"))
+    for _ in range(repeats):
+        for name, run in runs.items():
+            seconds[name] = min(seconds[name], timed(run, device)[1])
+        machine = faster(machine, measure_machine(device, precision, repeats=3, quick=quick))
+    return seconds, machine
+
+
 def _processor() -> str:
     """The processor's model where the system tells it."""
     try:
@@ -146,6 +201,11 @@ def _processor() -> str:
 def mebibytes(size: int | None) -> str:
     """For tables; a question mark where the system does not tell."""
     return "?" if size is None else f"{size / 2**20:.0f} MiB"
+
+
+def beyond(before: int | None, peak: int | None) -> int | None:
+    """Bytes of `peak` that were not there before; None where the system does not tell."""
+    return None if peak is None or before is None else peak - before
 
 
 def forget_peak() -> None:
@@ -175,3 +235,84 @@ def resident_memory(peak: bool) -> int | None:
         return None
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest if platform.system() == "Darwin" else highest * 1024
+
+
+def used_memory(device: torch.device, peak: bool) -> int | None:
+    """Bytes of the device, on the CPU of this process: now or at the peak; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
+    return resident_memory(peak)
+
+
+def memory_of(module: str, request: Any, what: str) -> Any:
+    """What a bench `answer`s in a process of its own; RuntimeError with its last words if it fails."""
+    command = [sys.executable, "-m", module, json.dumps(request)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"status {done.returncode} (killed for memory?)"])[-1]
+        raise RuntimeError(f"measuring memory of {what}: {last}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def answer(measure: Callable[[Any], Any]) -> None:
+    """The other end of `memory_of`: what a bench does as a program."""
+    sys.stdout.write(json.dumps(measure(json.loads(sys.argv[1]))) + "\n")
+
+
+def new_parser(
+    subparsers: Any, name: str, doc: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    """`name` below `faceplate bench`, so far with --device."""
+    parser = cast(argparse.ArgumentParser, subparsers.add_parser(name, help=doc.splitlines()[0]))
+    parser.description = doc
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_turns(parser: argparse.ArgumentParser, repeats: int, quick: str, graphs: str = "") -> None:
+    """--repeats, --no-graphs where its help is given, --quick with that help, and --json."""
+    parser.add_argument("--repeats", type=int, default=repeats, help="turns of each order, the best of which counts")
+    if graphs:
+        parser.add_argument("--no-graphs", action="store_true", help=graphs)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
+
+
+def write_json(path: Path | None, document: dict[str, Any]) -> None:
+    """To be called after each measurement, so that a bench cut short leaves what it has."""
+    if path is not None:
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def with_ratios(measurements: Iterable[M], peak: Callable[[M], int | None] = lambda _: None) -> Iterator[tuple[M, str]]:
+    """Each with its ratios, of time and of the peaks that are known, to the plain one before it."""
+    plain: M | None = None
+    for m in measurements:
+        ratio = ""
+        if m.order == "plain":
+            plain = m
+        elif plain is not None:
+            ratio = f"{m.seconds / plain.seconds:.2f} time"
+            own, its = peak(m), peak(plain)
+            if own and its:
+                ratio += f", {own / its:.2f} memory"
+        yield m, ratio
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """A table's lines."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def judge(measurements: Iterable[M], tolerance: float, name: Callable[[M], str]) -> int:
+    """The exit status: 1 when a result differs by more than the tolerance or is no number, which is told."""
+    wrong = [m for m in measurements if not m.difference <= tolerance]
+    for m in wrong:
+        sys.stderr.write(f"{name(m)}: differs by {m.difference:.1e}\n")
+    return 1 if wrong else 0

@@ -13,8 +13,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,11 +24,16 @@ from inference_server.bench.machine import (
     DTYPES,
     Machine,
     Precision,
+    add_json,
+    answer,
+    beyond,
     choose_device,
     measure_machine,
     mebibytes,
     median_seconds,
-    resident_memory,
+    new_parser,
+    used_memory,
+    write_json,
 )
 
 
@@ -57,7 +61,7 @@ class Measurement:
 def measure(name: str, device: torch.device, precision: Precision, repeats: int, quick: bool) -> Measurement:
     """Measures a network in this process: one call to warm up and count, then the median of `repeats`."""
     case = CASES[name]
-    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_memory(peak=False)
+    before = used_memory(device, peak=False)
     torch.manual_seed(0)
     network, inputs = case.build(quick)
     network = network.eval().requires_grad_(False).to(device)
@@ -78,7 +82,7 @@ def measure(name: str, device: torch.device, precision: Precision, repeats: int,
         parameters=sum(p.numel() for p in network.parameters()),
         multiply_adds=counter.get_total_flops() // 2,
         seconds=seconds,
-        memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident_memory(peak=True),
+        memory=used_memory(device, peak=True),
         memory_before=before,
     )
 
@@ -107,7 +111,6 @@ def table(machine: Machine, measurements: list[Measurement]) -> str:
         if m.problem:
             rows.append((m.name, m.size, m.problem, "", "", "", "", "", ""))
             continue
-        own = None if m.memory is None or m.memory_before is None else m.memory - m.memory_before
         rows.append(
             (
                 m.name,
@@ -118,7 +121,7 @@ def table(machine: Machine, measurements: list[Measurement]) -> str:
                 f"{m.rate / 1e9:.1f}",
                 f"{m.rate / machine.rate:.0%}",
                 mebibytes(m.memory),
-                mebibytes(own),
+                mebibytes(beyond(m.memory_before, m.memory)),
             )
         )
     widths = [max(len(row[i]) for row in rows if i < 2 or row[3]) for i in range(len(rows[0]))]
@@ -132,7 +135,7 @@ def table(machine: Machine, measurements: list[Measurement]) -> str:
 def document(machine: Machine, measurements: list[Measurement], quick: bool) -> dict[str, Any]:
     """The same for programs."""
     return {
-        "machine": {**asdict(machine), "rate": machine.rate},
+        "machine": machine.document(),
         "quick": quick,
         "networks": [
             {**asdict(m), "rate": m.rate, "share_of_convolution_rate": m.rate / machine.rate} for m in measurements
@@ -152,17 +155,14 @@ def chosen(patterns: list[str]) -> list[str]:
 
 def add_parser(subparsers: Any) -> None:
     """`networks` below `faceplate bench`."""
-    parser = cast(argparse.ArgumentParser, subparsers.add_parser("networks", help=__doc__.splitlines()[0]))
-    parser.description = __doc__
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
+    parser = new_parser(subparsers, "networks", __doc__, run)
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32", help="default: %(default)s")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help=f"names or patterns; known: {', '.join(CASES)}"
     )
     parser.add_argument("--quick", action="store_true", help="small networks and pictures: does everything run?")
     parser.add_argument("--repeats", type=int, default=3, help="timed calls, of which the median counts")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
-    parser.set_defaults(run=run)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -178,17 +178,15 @@ def run(args: argparse.Namespace) -> int:
         measurements.append(measure_apart(name, args.device, args.precision, repeats, args.quick))
         last = measurements[-1]
         sys.stderr.write(f": {last.problem or f'{last.seconds:.3f} s'}\n")
-        if args.json is not None:  # after each, so that a bench cut short leaves what it has
-            text = json.dumps(document(machine, measurements, args.quick), indent=1)
-            args.json.write_text(text + "\n", encoding="utf-8")
+        write_json(args.json, document(machine, measurements, args.quick))
     sys.stdout.write(table(machine, measurements) + "\n")
     return 1 if any(m.problem for m in measurements) else 0
 
 
-def _child(request: dict[str, Any]) -> None:
+def _child(request: dict[str, Any]) -> dict[str, Any]:
     device = choose_device(request.pop("device"))
-    sys.stdout.write(json.dumps(asdict(measure(device=device, **request))) + "\n")
+    return asdict(measure(device=device, **request))
 
 
 if __name__ == "__main__":
-    _child(json.loads(sys.argv[1]))
+    answer(_child)

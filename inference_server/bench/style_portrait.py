@@ -13,14 +13,10 @@ extrapolated, and the table says from how many. Every frame costs the same.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -30,12 +26,21 @@ from inference_server.bench.machine import (
     DTYPES,
     Machine,
     Precision,
+    add_turns,
+    aligned,
+    answer,
+    beyond,
     choose_device,
     forget_peak,
+    judge,
     measure_machine,
     mebibytes,
-    resident_memory,
-    synchronise,
+    memory_of,
+    new_parser,
+    timed,
+    used_memory,
+    with_ratios,
+    write_json,
 )
 from inference_server.networks.hrnet import HRNet, Square
 from inference_server.networks.lpips import LPIPS
@@ -230,12 +235,9 @@ def compare(setup: Setup, stage: Stage) -> list[Measurement]:
         for turn in range(setup.repeats + 1):  # the first one warms up
             for order, (unit, _) in units.items():
                 with _arithmetic(order):
-                    synchronise(device)
-                    started = time.perf_counter()
-                    result = unit()
-                    synchronise(device)
+                    result, taken = timed(unit, device)
                     if turn:
-                        seconds[order] = min(seconds[order], time.perf_counter() - started)
+                        seconds[order] = min(seconds[order], taken)
                     if turn == 1:
                         results[order] = result.float()
     plain = results["plain"]
@@ -253,58 +255,38 @@ def compare(setup: Setup, stage: Stage) -> list[Measurement]:
 def peak(setup: Setup, stage: Stage, order: Order) -> int | None:
     """Bytes that two units take at their peak in this process, beyond what torch by itself takes."""
     device = choose_device(setup.device)
-    before = 0 if setup.cuda else resident_memory(peak=False)
+    before = 0 if setup.cuda else used_memory(device, peak=False)
     forget_peak()
     with ExitStack() as stack, _arithmetic(order):
         unit, _ = work(setup, stage, order, stack)
         for _ in range(2):
             unit()
-        if setup.cuda:
-            return torch.cuda.max_memory_allocated(device)
-        highest = resident_memory(peak=True)
-        return None if highest is None or before is None else highest - before
+        return beyond(before, used_memory(device, peak=True))
 
 
 def peak_apart(setup: Setup, stage: Stage, order: Order) -> int | None:
     """The same in a process of its own; RuntimeError with its last words if it fails."""
-    request = json.dumps({"setup": asdict(setup), "stage": stage, "order": order})
-    command = [sys.executable, "-m", "inference_server.bench.style_portrait", request]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode} (killed for memory?)"])[-1]
-        raise RuntimeError(f"measuring memory of {stage} {order}: {last}")
-    return cast("int | None", json.loads(done.stdout.splitlines()[-1]))
+    request = {"setup": asdict(setup), "stage": stage, "order": order}
+    return cast("int | None", memory_of(__name__, request, f"{stage} {order}"))
 
 
 def table(setup: Setup, machine: Machine, measurements: list[Measurement]) -> str:
     """For people: two lines a stage, the second with its ratio to the first."""
     rows = [("stage", "order", "precision", "s each", "of a", "published length", "memory", "difference", "to plain")]
-    plain: Measurement | None = None
-    for m in measurements:
-        ratio = ""
-        if m.order == "plain":
-            plain = m
-        elif plain is not None:
-            ratio = f"{m.seconds / plain.seconds:.2f} time"
-            if m.peak and plain.peak:
-                ratio += f", {m.peak / plain.peak:.2f} memory"
+    for m, ratio in with_ratios(measurements, lambda m: m.peak):
         unit = UNITS[m.stage]
         if m.stage == "express" and m.frames != SHOT:
             unit += f" (from {m.frames})"
         whole = f"{PUBLISHED[m.stage]}: {duration(PUBLISHED[m.stage] * m.seconds)}" if m.stage in PUBLISHED else ""
         numbers = (f"{m.seconds:.4g}", unit, whole, mebibytes(m.peak), f"{m.difference:.1e}", ratio)
         rows.append((m.stage, m.order, m.precision, *numbers))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     what = f"StyleGAN2 of {setup.size} px, {setup.micro_batch} frames at once in an expression step"
-    return "\n".join([*machine.lines(), what, "", *lines])
+    return "\n".join([*machine.lines(), what, "", *aligned(rows)])
 
 
 def add_parser(subparsers: Any) -> None:
     """`style_portrait` below `faceplate bench`."""
-    parser = cast(argparse.ArgumentParser, subparsers.add_parser("style_portrait", help=__doc__.splitlines()[0]))
-    parser.description = __doc__
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
+    parser = new_parser(subparsers, "style_portrait", __doc__, run)
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), help="of the optimised order; default: fp32 on the CPU, bf16 on CUDA"
     )
@@ -314,10 +296,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--frames", type=int, help="of an expression step; default: 4 on the CPU, 48 on CUDA")
     parser.add_argument("--micro-batch", type=int, default=4, help="frames at once in it (default: %(default)s)")
     parser.add_argument("--stage", nargs="+", choices=STAGES, default=list(STAGES), help="default: all")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each order, the best of which counts")
-    parser.add_argument("--quick", action="store_true", help="small networks of 64 px: does everything run?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
-    parser.set_defaults(run=run)
+    add_turns(parser, 3, "small networks of 64 px: does everything run?")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -338,25 +317,20 @@ def run(args: argparse.Namespace) -> int:
     for stage in args.stage:
         sys.stderr.write(f"{stage} ...\n")
         measurements += compare(setup, stage)
-        if args.json is not None:  # after each, so that a bench cut short leaves what it has
-            document = {
-                "setup": asdict(setup),
-                "machine": {**asdict(machine), "rate": machine.rate},
-                "style_portrait": [asdict(m) for m in measurements],
-            }
-            args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        document = {
+            "setup": asdict(setup),
+            "machine": machine.document(),
+            "style_portrait": [asdict(m) for m in measurements],
+        }
+        write_json(args.json, document)
     sys.stdout.write(table(setup, machine, measurements) + "\n")
-    exact = setup.precision == "fp32" and not cuda
-    wrong = [m for m in measurements if exact and not m.difference <= TOLERANCE]
-    for m in wrong:
-        sys.stderr.write(f"{m.stage} {m.order}: differs by {m.difference:.1e}\n")
-    return 1 if wrong else 0
+    exact = measurements if setup.precision == "fp32" and not cuda else []
+    return judge(exact, TOLERANCE, lambda m: f"{m.stage} {m.order}")
 
 
-def _child(request: dict[str, Any]) -> None:
-    found = peak(Setup(**request["setup"]), request["stage"], request["order"])
-    sys.stdout.write(json.dumps(found) + "\n")
+def _child(request: dict[str, Any]) -> int | None:
+    return peak(Setup(**request["setup"]), request["stage"], request["order"])
 
 
 if __name__ == "__main__":
-    _child(json.loads(sys.argv[1]))
+    answer(_child)

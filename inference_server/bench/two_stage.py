@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +26,21 @@ from inference_server.bench.machine import (
     DTYPES,
     Machine,
     Precision,
+    add_turns,
+    aligned,
+    answer,
+    beyond,
     choose_device,
+    judge,
     measure_machine,
     mebibytes,
-    resident_memory,
-    synchronise,
+    memory_of,
+    new_parser,
+    take_turns,
+    used_memory,
+    with_ratios,
+    write_json,
 )
-from inference_server.bench.vtoonify import faster
 from inference_server.networks.two_stage import Memory, Refiner, Translator, ready, step
 from inference_server.networks.two_stage_graphs import GraphedStep
 
@@ -65,10 +70,6 @@ class Measurement:
     difference: float
     before: int | None
     peak: int | None
-
-    def to_floor(self, machine: Machine) -> float:
-        """How many times the floor it takes: 1 is all multiply-adds at the machine's convolution rate."""
-        return self.seconds * machine.rate / self.multiply_adds
 
 
 @dataclass(frozen=True)
@@ -121,20 +122,14 @@ def compare(
         runs = {order: setup.order(order, networks, precision) for order in ORDERS}
         x, memory = _cast(x, memory, DTYPES[precision])
         differences = {order: float((run(x, memory)[0].float() - expected).abs().max()) for order, run in runs.items()}
-        seconds = dict.fromkeys(ORDERS, float("inf"))
-        for _ in range(setup.repeats):
-            for order, run in runs.items():
-                synchronise(device)
-                started = time.perf_counter()
-                run(x, memory)
-                synchronise(device)
-                seconds[order] = min(seconds[order], (time.perf_counter() - started) / batch)
-            machine = faster(machine, measure_machine(device, precision, repeats=3, quick=setup.quick))
+        turns = {order: partial(run, x, memory) for order, run in runs.items()}
+        seconds, machine = take_turns(turns, device, precision, setup.repeats, setup.quick, machine)
     work = counter.get_total_flops() // 2 // batch
     found = []
     for order in ORDERS:
         before, peak = memory_apart(setup, size, batch, precision, order)
-        found.append(Measurement(size, batch, precision, order, work, seconds[order], differences[order], before, peak))
+        each = seconds[order] / batch
+        found.append(Measurement(size, batch, precision, order, work, each, differences[order], before, peak))
     return found, machine
 
 
@@ -148,19 +143,13 @@ def memory_used(
 ) -> tuple[int | None, int | None]:
     """Bytes of this process, which should do nothing else, before it has the networks and at the peak of two frames."""
     device = choose_device(setup.device)
-
-    def used(peak: bool) -> int | None:
-        if device.type == "cuda":
-            return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
-        return resident_memory(peak)
-
-    before = used(peak=False)
+    before = used_memory(device, peak=False)
     x, memory = _cast(*setup.inputs(size, batch), DTYPES[precision])
     with torch.inference_mode():
         run = setup.order(order, setup.networks(), precision)
         for _ in range(2):
             run(x, memory)
-    return before, used(peak=True)
+    return before, used_memory(device, peak=True)
 
 
 def memory_apart(
@@ -168,26 +157,14 @@ def memory_apart(
 ) -> tuple[int | None, int | None]:
     """The same in a process of its own; RuntimeError with its last words if it fails."""
     request = [asdict(setup), size, batch, precision, order]
-    command = [sys.executable, "-m", "inference_server.bench.two_stage", json.dumps(request)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode} (killed for memory?)"])[-1]
-        raise RuntimeError(f"measuring memory of {size}x{size}, batch {batch}, {order}: {last}")
-    before, peak = json.loads(done.stdout.splitlines()[-1])
+    before, peak = memory_of(__name__, request, f"{size}x{size}, batch {batch}, {order}")
     return before, peak
 
 
 def table(machines: dict[Precision, Machine], measurements: list[Measurement]) -> str:
     """For people: two lines a comparison, the second with its ratio to the first."""
     rows = [("size", "batch", "", "order", "GMAC", "ms/frame", "to floor", "peak", "own", "difference", "to plain")]
-    plain: Measurement | None = None
-    for m in measurements:
-        ratio = ""
-        if m.order == "plain":
-            plain = m
-        elif plain is not None:
-            ratio = f"{m.seconds / plain.seconds:.2f} time"
-        own = None if m.peak is None or m.before is None else m.peak - m.before
+    for m, ratio in with_ratios(measurements):
         rows.append(
             (
                 f"{m.size}x{m.size}",
@@ -196,25 +173,25 @@ def table(machines: dict[Precision, Machine], measurements: list[Measurement]) -
                 m.order,
                 f"{m.multiply_adds / 1e9:.2f}",
                 f"{m.seconds * 1e3:.4g}",
-                f"{m.to_floor(machines[m.precision]):.2f}",
+                f"{machines[m.precision].to_floor(m.seconds, m.multiply_adds):.2f}",
                 mebibytes(m.peak),
-                mebibytes(own),
+                mebibytes(beyond(m.before, m.peak)),
                 f"{m.difference:.1e}",
                 ratio,
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     heads = [line for machine in machines.values() for line in machine.lines()]
-    return "\n".join([*heads, "", *lines])
+    return "\n".join([*heads, "", *aligned(rows)])
 
 
 def document(setup: Setup, machines: dict[Precision, Machine], measurements: list[Measurement]) -> dict[str, Any]:
     """The same for programs."""
     return {
         "setup": asdict(setup),
-        "machines": {name: {**asdict(machine), "rate": machine.rate} for name, machine in machines.items()},
-        "two_stage": [{**asdict(m), "to_floor": m.to_floor(machines[m.precision])} for m in measurements],
+        "machines": {name: machine.document() for name, machine in machines.items()},
+        "two_stage": [
+            {**asdict(m), "to_floor": machines[m.precision].to_floor(m.seconds, m.multiply_adds)} for m in measurements
+        ],
     }
 
 
@@ -239,19 +216,15 @@ def chosen(args: argparse.Namespace, device: torch.device) -> list[tuple[int, in
 
 def add_parser(subparsers: Any) -> None:
     """`two_stage` below `faceplate bench`."""
-    parser = cast(argparse.ArgumentParser, subparsers.add_parser("two_stage", help=__doc__.splitlines()[0]))
-    parser.description = __doc__
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
+    parser = new_parser(subparsers, "two_stage", __doc__, run)
     parser.add_argument(
         "--precision", nargs="+", choices=list(DTYPES), default=[], help="default: fp32; CUDA: and fp16"
     )
     parser.add_argument("--size", nargs="+", type=int, default=[], help="sides of square frames; default: 256 512 1024")
     parser.add_argument("--batch", nargs="+", type=int, default=[], help="default: 1 and 8; not 8 of 1024 on a CPU")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each order, the best of which counts")
-    parser.add_argument("--no-graphs", action="store_true", help="on CUDA, without CUDA graphs")
-    parser.add_argument("--quick", action="store_true", help="small networks and a small picture: does everything run?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
-    parser.set_defaults(run=run)
+    add_turns(
+        parser, 5, "small networks and a small picture: does everything run?", graphs="on CUDA, without CUDA graphs"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -268,20 +241,16 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f"{size}x{size}, batch {batch}, {precision} ...\n")
         found, machines[precision] = compare(setup, size, batch, precision, machines[precision])
         measurements += found
-        if args.json is not None:  # after each, so that a bench cut short leaves what it has
-            text = json.dumps(document(setup, machines, measurements), indent=1)
-            args.json.write_text(text + "\n", encoding="utf-8")
+        write_json(args.json, document(setup, machines, measurements))
     sys.stdout.write(table(machines, measurements) + "\n")
-    wrong = [m for m in measurements if m.precision == "fp32" and not m.difference <= TOLERANCE]
-    for m in wrong:
-        sys.stderr.write(f"{m.size}x{m.size}, batch {m.batch}, {m.order}: differs by {m.difference:.1e}\n")
-    return 1 if wrong else 0
+    exact = [m for m in measurements if m.precision == "fp32"]
+    return judge(exact, TOLERANCE, lambda m: f"{m.size}x{m.size}, batch {m.batch}, {m.order}")
 
 
-def _child(request: list[Any]) -> None:
+def _child(request: list[Any]) -> tuple[int | None, int | None]:
     setup, *case = request
-    sys.stdout.write(json.dumps(memory_used(Setup(**setup), *case)) + "\n")
+    return memory_used(Setup(**setup), *case)
 
 
 if __name__ == "__main__":
-    _child(json.loads(sys.argv[1]))
+    answer(_child)

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,12 +25,21 @@ from inference_server.bench.machine import (
     DTYPES,
     Machine,
     Precision,
+    add_turns,
+    aligned,
+    answer,
+    beyond,
     choose_device,
     forget_peak,
+    judge,
     measure_machine,
     mebibytes,
-    resident_memory,
-    synchronise,
+    memory_of,
+    new_parser,
+    take_turns,
+    used_memory,
+    with_ratios,
+    write_json,
 )
 from inference_server.networks.vtoonify import Backbone, VToonify
 from inference_server.networks.vtoonify_baked import bake
@@ -74,10 +80,6 @@ class Measurement:
     seconds: float
     difference: float
     memory: Memory
-
-    def to_floor(self, machine: Machine) -> float:
-        """How many times the floor it takes: 1 is all multiply-adds at the machine's convolution rate."""
-        return self.seconds * machine.rate / self.multiply_adds
 
 
 @dataclass(frozen=True)
@@ -133,15 +135,8 @@ def compare(
         orders: tuple[Order, ...] = ("plain", "baked")
         runs = {order: setup.order(order, network, style) for order in orders}
         differences = {order: float((run(x).float() - expected).abs().max()) for order, run in runs.items()}
-        seconds = dict.fromkeys(orders, float("inf"))
-        for _ in range(setup.repeats):
-            for order, run in runs.items():
-                synchronise(device)
-                started = time.perf_counter()
-                run(x)
-                synchronise(device)
-                seconds[order] = min(seconds[order], time.perf_counter() - started)
-            machine = faster(machine, measure_machine(device, setup.precision, repeats=3, quick=setup.quick))
+        turns = {order: partial(run, x) for order, run in runs.items()}
+        seconds, machine = take_turns(turns, device, setup.precision, setup.repeats, setup.quick, machine)
     work = counter.get_total_flops() // 2
     return [
         Measurement(
@@ -151,64 +146,34 @@ def compare(
     ], machine
 
 
-def faster(a: Machine, b: Machine) -> Machine:
-    """The same machine with the better time of every convolution."""
-    best = tuple(min(pair, key=lambda c: c.seconds) for pair in zip(a.convolutions, b.convolutions, strict=True))
-    return replace(a, convolutions=best)
-
-
 def memory(setup: Setup, variant: str, size: Size, order: Order) -> Memory:
     """Of this process, which should do nothing else: two frames."""
     device = choose_device(setup.device)
-    before = _used(device, peak=False)
+    before = used_memory(device, peak=False)
     x, style = setup.inputs(size)
     with torch.inference_mode():
         run = setup.order(order, setup.network(variant), style)
-        preparing = _used(device, peak=True)
+        preparing = used_memory(device, peak=True)
         forget_peak()
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        ready = _used(device, peak=False)
+        ready = used_memory(device, peak=False)
         for _ in range(2):
             run(x)
-        return Memory(before, preparing, ready, _used(device, peak=True))
-
-
-def _used(device: torch.device, peak: bool) -> int | None:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
-    return resident_memory(peak)
+        return Memory(before, preparing, ready, used_memory(device, peak=True))
 
 
 def memory_apart(setup: Setup, variant: str, size: Size, order: Order) -> Memory:
     """The same in a process of its own; RuntimeError with its last words if it fails."""
     request = {"setup": asdict(setup), "variant": variant, "size": size, "order": order}
-    done = subprocess.run(
-        [sys.executable, "-m", "inference_server.bench.vtoonify", json.dumps(request)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode} (killed for memory?)"])[-1]
-        raise RuntimeError(f"measuring memory of {variant} {size[0]}x{size[1]} {order}: {last}")
-    return Memory(**json.loads(done.stdout.splitlines()[-1]))
+    return Memory(**memory_of(__name__, request, f"{variant} {size[0]}x{size[1]} {order}"))
 
 
 def table(machine: Machine, measurements: list[Measurement]) -> str:
     """For people: two lines a comparison, the second with its ratios to the first."""
     rows = [("variant", "size", "order", "GMAC", "s/frame", "to floor", "peak", "own", "difference", "to plain")]
-    plain: Measurement | None = None
-    for m in measurements:
-        ratio = ""
-        if m.order == "plain":
-            plain = m
-        elif plain is not None:
-            ratio = f"{m.seconds / plain.seconds:.2f} time"
-            if m.memory.peak and plain.memory.peak:
-                ratio += f", {m.memory.peak / plain.memory.peak:.2f} memory"
-        own = None if m.memory.peak is None or m.memory.before is None else m.memory.peak - m.memory.before
+    for m, ratio in with_ratios(measurements, lambda m: m.memory.peak):
         rows.append(
             (
                 m.variant.upper(),
@@ -216,24 +181,22 @@ def table(machine: Machine, measurements: list[Measurement]) -> str:
                 m.order,
                 f"{m.multiply_adds / 1e9:.1f}",
                 f"{m.seconds:.4g}",
-                f"{m.to_floor(machine):.2f}",
+                f"{machine.to_floor(m.seconds, m.multiply_adds):.2f}",
                 mebibytes(m.memory.peak),
-                mebibytes(own),
+                mebibytes(beyond(m.memory.before, m.memory.peak)),
                 f"{m.difference:.1e}",
                 ratio,
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*machine.lines(), "", *lines])
+    return "\n".join([*machine.lines(), "", *aligned(rows)])
 
 
 def document(setup: Setup, machine: Machine, measurements: list[Measurement]) -> dict[str, Any]:
     """The same for programs."""
     return {
         "setup": asdict(setup),
-        "machine": {**asdict(machine), "rate": machine.rate},
-        "vtoonify": [{**asdict(m), "to_floor": m.to_floor(machine)} for m in measurements],
+        "machine": machine.document(),
+        "vtoonify": [{**asdict(m), "to_floor": machine.to_floor(m.seconds, m.multiply_adds)} for m in measurements],
     }
 
 
@@ -252,17 +215,16 @@ def parse_size(text: str) -> Size:
 
 def add_parser(subparsers: Any) -> None:
     """`vtoonify` below `faceplate bench`."""
-    parser = cast(argparse.ArgumentParser, subparsers.add_parser("vtoonify", help=__doc__.splitlines()[0]))
-    parser.description = __doc__
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
+    parser = new_parser(subparsers, "vtoonify", __doc__, run)
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32", help="default: %(default)s")
     parser.add_argument("--variant", nargs="+", choices=list(BACKBONES), default=list(BACKBONES), help="default: both")
     parser.add_argument("--size", nargs="+", default=[], metavar="WxH", help="of the input; default: 256x256 400x320")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each order, the best of which counts")
-    parser.add_argument("--no-graphs", action="store_true", help="on CUDA, run baked networks without CUDA graphs")
-    parser.add_argument("--quick", action="store_true", help="small networks and a small picture: does everything run?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there as well")
-    parser.set_defaults(run=run)
+    add_turns(
+        parser,
+        5,
+        "small networks and a small picture: does everything run?",
+        graphs="on CUDA, run baked networks without CUDA graphs",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -278,21 +240,16 @@ def run(args: argparse.Namespace) -> int:
             sys.stderr.write(f"{variant.upper()} {size[0]}x{size[1]} ...\n")
             found, machine = compare(setup, variant, size, network, machine)
             measurements += found
-            if args.json is not None:  # after each, so that a bench cut short leaves what it has
-                text = json.dumps(document(setup, machine, measurements), indent=1)
-                args.json.write_text(text + "\n", encoding="utf-8")
+            write_json(args.json, document(setup, machine, measurements))
     sys.stdout.write(table(machine, measurements) + "\n")
-    wrong = [m for m in measurements if setup.precision == "fp32" and not m.difference <= TOLERANCE]
-    for m in wrong:
-        sys.stderr.write(f"{m.variant.upper()} {m.width}x{m.height} {m.order}: differs by {m.difference:.1e}\n")
-    return 1 if wrong else 0
+    exact = measurements if setup.precision == "fp32" else []
+    return judge(exact, TOLERANCE, lambda m: f"{m.variant.upper()} {m.width}x{m.height} {m.order}")
 
 
-def _child(request: dict[str, Any]) -> None:
+def _child(request: dict[str, Any]) -> dict[str, int | None]:
     setup = Setup(**request["setup"])
-    found = memory(setup, request["variant"], tuple(request["size"]), request["order"])
-    sys.stdout.write(json.dumps(asdict(found)) + "\n")
+    return asdict(memory(setup, request["variant"], tuple(request["size"]), request["order"]))
 
 
 if __name__ == "__main__":
-    _child(json.loads(sys.argv[1]))
+    answer(_child)

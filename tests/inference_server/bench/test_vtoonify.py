@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from host_bridge.errors import FaceplateError
-from inference_server.bench import cli, vtoonify
-from inference_server.bench.machine import ConvolutionRate, Machine, forget_peak, resident_memory
-from inference_server.bench.vtoonify import Measurement, Memory, Setup, compare, faster, parse_size, table
+from inference_server.bench import cli, machine, vtoonify
+from inference_server.bench.machine import ConvolutionRate, Machine, faster, forget_peak, resident_memory
+from inference_server.bench.vtoonify import Measurement, Memory, Setup, compare, parse_size, table
 
 MACHINE = Machine("d", "fp32", 2, "2", "p", (ConvolutionRate(1, 1, 100, 1.0), ConvolutionRate(1, 1, 200, 1.0)))
 
@@ -68,7 +68,7 @@ def test_a_picture_that_differs_fails_the_bench(
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_is_compared_with_float32(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     monkeypatch.setattr(vtoonify, "memory_apart", lambda *_: Memory())
-    monkeypatch.setattr(vtoonify, "measure_machine", lambda *_, **__: MACHINE)  # slow where a CPU has no such type
+    monkeypatch.setattr(machine, "measure_machine", lambda *_, **__: MACHINE)  # slow where a CPU has no such type
     setup = Setup("cpu", precision, 1, quick=True, graphs=True)  # type: ignore[arg-type]
     (plain, baked), _ = compare(setup, "t", (32, 24), setup.network("t"), MACHINE)
     assert plain.difference > 1e-5
