@@ -235,7 +235,9 @@ def _render_face(
     output = _output(settings.effect, face_input, drawn)
     own = output.matte.detach().to("cpu", torch.float32).numpy() * _edge_ramp(region, window)
     matte = quantise_matte(_with_mask(own, mask, rows, columns, settings.mask_mode) * _float(values.get("mix", 1.0)))
-    shutter = _float(values.get("motion_blur", 0.0))
+    mode = str(values.get("composite", settings.effect.descriptor.composite))
+    # A difference to the plate brings the plate's own blur with it.
+    shutter = _float(values.get("motion_blur", 0.0)) if mode == "replace" else 0.0
     motion = head_motion(analysis, face.track, face.frame) if shutter else None
     path = None if motion is None else path_over(region, motion, shutter)
     box = _reach(matte, output, path)
@@ -249,7 +251,6 @@ def _render_face(
         _float(values.get("sharpness", 0.0)),
         None if path is None else path[:, box[0], box[1]],
     )
-    mode = str(values.get("composite", settings.effect.descriptor.composite))
     # Views of the canvas: what is assigned to them is in the frame.
     inner, used, ready = stored[box], matte[box], straight.cut(box)
     recon = None if reconstructed is None else _hwc(reconstructed)

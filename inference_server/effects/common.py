@@ -141,8 +141,8 @@ def composite_params(composite: str, grain: bool) -> tuple[Param, ...]:
             "double",
             "Motion blur",
             0.0,
-            "Smears the changed pixels along the head's motion, as far as it moves while the shutter is open: 0.5 is a "
-            "shutter of 180 degrees. For drawings that come out sharper than the moving plate.",
+            "Smears replaced pixels along the head's motion, as far as it moves while the shutter is open: 0.5 is a "
+            "shutter of 180 degrees. For drawings that come out sharper than the moving plate; delta keeps its blur.",
             0.0,
             1.0,
             0.0,

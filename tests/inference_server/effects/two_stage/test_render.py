@@ -87,6 +87,26 @@ def test_highlights_and_negatives_survive_and_what_is_no_number_stays(lab: Lab, 
         assert np.isfinite(np.delete(after[name].reshape(-1), 100 * 224 + 100)).all()
 
 
+def test_motion_blur_smears_replaced_pixels_only(lab: Lab, shot: str, tmp_path: Path) -> None:
+    """Within the matte of a head that moves; what is added to the plate as a difference has the plate's own."""
+
+    def rendered(mode: str, blur: float) -> NDArray[np.float32]:
+        folder = tmp_path / f"{mode}-{blur}"
+        lab.run(job(shot, folder, {"composite": mode, "motion_blur": blur, "grain": 0.0}, frames="1002"))
+        part = samples(str(folder / "o.1002.exr"))
+        return np.stack([part[c] for c in "RGB"]).astype(np.float32)
+
+    sharp, smeared = rendered("replace", 0.0), rendered("replace", 1.0)
+    different = np.any(sharp != smeared, axis=0)
+    assert different.any()
+    plate = np.stack([samples(shot % 1002)[c] for c in "RGB"]).astype(np.float32)
+    untouched = np.all(sharp == plate, axis=0)
+    assert not different[untouched].any()
+    along = np.abs(np.diff(smeared, axis=2))[:, different[:, 1:]].mean()
+    assert along < np.abs(np.diff(sharp, axis=2))[:, different[:, 1:]].mean()
+    assert np.array_equal(rendered("delta", 0.0), rendered("delta", 1.0))
+
+
 def test_any_chunk_equals_the_whole_across_the_borders_of_segments(segments: Lab, tmp_path: Path) -> None:
     """Keyed style mix and degree, chunks that lie across borders, steps, singles in any order: the same bytes."""
     pattern = write_shot(tmp_path / "in", FRAMES)
