@@ -148,6 +148,8 @@ class Run(threading.Thread):
                         remedy="Its job goes on when it does: press the button again, finished frames are kept.",
                     ) from client.error
                 continue
+            task.setProgress(seen.percent)  # of a job that was over before anybody looked again, too
+            task.setMessage(seen.words)
             if result.error is not None:
                 raise result.error
             if result.state == "cancelled":

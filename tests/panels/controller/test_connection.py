@@ -54,7 +54,7 @@ def test_a_server_that_is_killed_and_comes_back_is_survived(
     own_studio.kill()
     desk.wait(lambda: control.connection.state.link == "unreachable", 10.0)
     assert control.connection.state.error is not None
-    assert control.preview.state.blocked
+    desk.wait(lambda: bool(control.preview.state.blocked))  # in the event loop's next turn
     assert control.preview.state.result is not None  # what was seen is still seen, and marked
     control.values.set("degree", 0.4)  # the artist goes on meanwhile
     own_studio.start()
